@@ -29,6 +29,8 @@ class RangeServer:
     ----------
     is_down : bool
         Whether connections end without an answer.
+    refuses : int, optional
+        Status of every answer, as 403.
     sent, requests : int
         Bytes of the bodies, and answers, so far.
     """
@@ -36,6 +38,7 @@ class RangeServer:
     def __init__(self, folder: Path, latency: float = 0.0, *, ranges: bool = True) -> None:
         self.folder, self.latency, self.ranges = folder, latency, ranges
         self.is_down = False
+        self.refuses: int | None = None
         self.sent = self.requests = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
@@ -81,9 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         path = owner.folder / self.path.partition("?")[0].lstrip("/")
-        if not path.is_file():
+        if owner.refuses or not path.is_file():
             owner.count(0)
-            self.send_response(404)
+            self.send_response(owner.refuses or 404)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

@@ -83,8 +83,14 @@ class DiskCache:
         with suppress(OSError), self._lock:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-                file.write(data)
-            os.replace(file.name, path)
+                new = Path(file.name)
+                try:
+                    file.write(data)
+                    file.close()
+                    os.replace(new, path)
+                except OSError:
+                    new.unlink(missing_ok=True)
+                    raise
             self._nbytes = self._measure() if self._nbytes is None else self._nbytes + len(data)
             if self._nbytes > self._limit:
                 self._evict()
@@ -127,9 +133,12 @@ def network_error(url: str, error: BaseException) -> HrviewerError:
     """Return the error for what happened on the way to a URL, in one line."""
     if isinstance(error, HrviewerError):
         return error
-    # fsspec calls a server that cannot be reached a missing file, caused by the failed connection.
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, OSError):
-        error = error.__cause__
+    # fsspec calls every failure a missing file, caused by the failed connection or the answer.
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and (
+        isinstance(cause, OSError) or hasattr(cause, "status")
+    ):
+        error = cause or error
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
         return ImageReadError(f"{url}: there is no such file")

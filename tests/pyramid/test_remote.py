@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -101,6 +102,18 @@ def test_failures_are_one_line(server: RangeServer, folder: Path) -> None:
         assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"), [(403, "may not be read: check the address"), (500, "cannot be read")]
+)
+def test_a_server_that_refuses_is_no_missing_file(
+    server: RangeServer, status: int, message: str
+) -> None:
+    server.refuses = status
+    for name in ("cog.tif", "image.zarr"):
+        with pytest.raises(HrviewerError, match=message):
+            open_pyramid(f"{server.url}/{name}")
+
+
 def test_a_network_that_goes_is_no_damage(folder: Path) -> None:
     with RangeServer(folder) as server:
         pyramids = [open_pyramid(f"{server.url}/{name}") for name in ("cog.tif", "image.zarr")]
@@ -145,3 +158,16 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) <= 1000
     assert cache.get("29") == bytes(100)
     assert cache.get("0") is None
+
+
+def test_a_range_that_cannot_be_stored_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "replace", fail)
+    cache = DiskCache(tmp_path)
+    cache.put("a", bytes(100))
+    assert cache.get("a") is None
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
