@@ -279,6 +279,8 @@ def _encode_sample(coder: _Coder) -> Plan:
     if head is None:
         return Estimate(None, note="; ".join([*notes, sample.note(coder.processed, None)]))
     estimate = sample.estimate(head, totals)
+    if estimate.interval is not None and coder.replaces_main:
+        notes.append("the interval is of what compression of all tiles would give, not main")
     return replace(estimate, note="; ".join(filter(None, [*notes, estimate.note])))
 
 

@@ -152,6 +152,7 @@ def test_a_budget_pays_for_a_random_sample_of_tiles() -> None:
     estimate, record = ask(make_bundle(), budget=0.6 * whole)
     assert 0.5 * whole < record.cost_map.total.flops <= 0.6 * whole
     assert f"of {TILES} tiles were processed, drawn at random" in estimate.note
+    assert "what compression of all tiles would give, not main" in estimate.note
     assert estimate.values is not None
     low, high = estimate.interval or (0, 0)
     assert low < float(estimate.values[0]) < high
