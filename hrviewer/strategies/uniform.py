@@ -93,6 +93,8 @@ class Uniform(Strategy):
         # The scale fits the budget, unless it was given: then it may pay for a sample only.
         sample = TileSample(context, patches, patch_flops(context.main, patches, context.rect))
         gain = context.gain(patches[0].scale)
+        # A sample's interval does not cover the error of another scale.
+        native = patches[0].scale == snap_scale(context.native_scale)
         totals: list[PatchTotal] = []
         for batch in batches(sample.tiles):
             response = yield PatchRequest("main", batch, target="output")
@@ -101,12 +103,11 @@ class Uniform(Strategy):
             yield activation_map(totals, patches)
             if response.stop:
                 break
-            yield from sample.publish(context.main, totals)
+            yield from sample.publish(context.main, totals, with_interval=native)
         estimate = sample.estimate(context.main, totals)
         note = f"downsampled by {patches[0].scale:g} per side"
         notes = [note, overlap_note(context.main, patches), estimate.note]
-        native = patches[0].scale == snap_scale(context.native_scale)
-        interval = estimate.interval
+        interval = estimate.interval if native else None
         if context.scale_curve is not None and estimate.values is not None and not native:
             interval, note = scale_error(context, estimate, patches[0].scale)
             notes.append(note)

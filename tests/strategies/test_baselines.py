@@ -248,6 +248,19 @@ def test_counts_at_a_scale_are_corrected_by_the_measured_curve():
     assert estimate.values[0] == pytest.approx(1024**2 / 1.25)
 
 
+def test_a_sample_at_a_scale_of_unknown_error_has_no_interval():
+    def sample(native: float):
+        there = context(98304, 98304, budget=0.7 * FLOPS * 49152**2, native=native)
+        _, published, estimate = follow("uniform", there, scale=2.0)
+        assert estimate.values[0] == pytest.approx(98304**2)
+        assert "drawn at random" in estimate.note
+        return [each.interval for each in published if each.kind == "estimate"], estimate.interval
+
+    assert sample(native=1.0) == ([None], None)
+    (earlier,), last = sample(native=2.0)
+    assert earlier == pytest.approx((98304**2,) * 2) == last
+
+
 def test_a_budget_buys_the_scale_of_the_least_error():
     strategy = get_strategy("uniform")
     jagged = measured((1.5, 0.8, 0.3), (2.0, 1.0, 0.05), (4.0, 1.3, 0.2))

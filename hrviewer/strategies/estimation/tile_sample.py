@@ -151,12 +151,13 @@ class TileSample:
         return Estimate(expanded.values, expanded.interval, self.note(len(totals), expanded.values))
 
     def publish(
-        self, model: ModelInfo, totals: Sequence[PatchTotal]
+        self, model: ModelInfo, totals: Sequence[PatchTotal], *, with_interval: bool = True
     ) -> Generator[Request, Response, None]:
         """Publish the estimate so far, if there is one."""
         found = self._expand(model, totals)
         if found.values is not None:
-            yield Publish("estimate", found.values, self._region, found.interval)
+            interval = found.interval if with_interval else None
+            yield Publish("estimate", found.values, self._region, interval)
 
     def note(self, n: int, values: Floats | None) -> str:
         """Return a note for the user if only some tiles were processed."""
