@@ -30,7 +30,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.models import ModelCard
 from hrviewer.phases import Phase
 from hrviewer.runs import Run, RunSpec
-from hrviewer.strategies import ModelInfo
+from hrviewer.strategies import ModelInfo, exhaustive_tile
 
 __all__ = ["RunEvent", "RunFailed", "RunFinished", "RunStarted", "RunWorker"]
 
@@ -176,8 +176,12 @@ def expected_flops(spec: RunSpec, main: ModelInfo, native: float) -> float:
     region = spec.region & spec.pyramid.rect if spec.region else spec.pyramid.rect
     whole = main.flops_per_pixel() * region.area / native**2
     card = main.card.input
-    inner = max(1, card.tile - 2 * main.halo) if card.fixed else card.tile
-    outer = card.tile if card.fixed else card.tile + 2 * main.halo
+    tile = getattr(spec.params, "tile", 0)
+    if not tile:
+        automatic = spec.strategy.id == "patches"
+        tile = exhaustive_tile(main, region, native) if automatic else card.tile
+    inner = max(1, card.tile - 2 * main.halo) if card.fixed else tile
+    outer = card.tile if card.fixed else tile + 2 * main.halo
     limit = math.inf
     if spec.budget is not None and spec.budget.unit != "seconds":
         limit = spec.budget.flops(main, lambda: math.inf, whole)
