@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,9 +74,7 @@ def locate_objects(
         lengths=np.array([len(ring) for ring in rings], np.int64),
         corners=np.concatenate(rings) if rings else np.zeros((0, 2)),
     ).take(inside)
-    return DetectedObjects.from_columns(
-        [*objects.columns[:4], objects.are_inside(core), *objects.columns[5:]]
-    )
+    return replace(objects, in_core=objects.are_inside(core))
 
 
 def object_result(

@@ -197,6 +197,11 @@ class ModelOutput(CardSection):
     variance: bool = False
     attention: bool = False
 
+    @property
+    def scalar_stride(self) -> float:
+        """The stride as one number: of a list, that of the coarsest head."""
+        return float(max(self.stride) if isinstance(self.stride, tuple) else self.stride)
+
     @field_validator("classes", mode="before")
     @classmethod
     def _expand_class_set(cls, value: object) -> object:
@@ -355,8 +360,7 @@ class ModelCard(CardSection):
 
         For a detector, that of its coarsest head. Instances are counted in cells of 16 pixels.
         """
-        stride = self.output.stride
-        coarsest = max(stride) if isinstance(stride, tuple) else max(1, int(stride))
+        coarsest = max(1, int(self.output.scalar_stride))
         return math.lcm(coarsest, 16) if self.task == "instances" else coarsest
 
     @property

@@ -84,16 +84,19 @@ def decode(
     decoder = DECODERS[str(card.output.decode)]
     overlap = iou_threshold if decoder.duplicates else 1.0
     return [
-        _select(candidates, size, overlap)
+        _select(candidates, size, score_threshold, overlap)
         for candidates in decoder.decode(outputs, card, score_threshold)
     ]
 
 
-def _select(candidates: Candidates, size: tuple[int, int], overlap: float) -> Detections:
+def _select(
+    candidates: Candidates, size: tuple[int, int], score: float, overlap: float
+) -> Detections:
     """Return the objects of an input, from its candidates."""
     boxes = candidates.boxes.reshape(-1, 4)
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = np.flatnonzero(((center >= 0) & (center < size)).all(axis=1))
+    centered = ((center >= 0) & (center < size)).all(axis=1)
+    inside = np.flatnonzero(centered & (candidates.scores >= score))
     boxes = np.clip(boxes, 0, [*size, *size]).astype(np.float32)[inside]
     scores, classes = candidates.scores[inside], candidates.classes[inside]
     keep = non_max_suppression(boxes, scores, classes, overlap)[:MAX_CANDIDATES]

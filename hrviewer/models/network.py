@@ -362,8 +362,8 @@ class Network(ABC):
 
     def _to_stride(self, out: Floats, h: int, w: int) -> Floats:
         """Resample an output that has a margin, or is finer than its input, to the stride."""
-        margin, finer = self.card.output.margin, self.card.output.stride
-        if isinstance(finer, float) and finer < 1:
+        margin, finer = self.card.output.margin, self.card.output.scalar_stride
+        if finer < 1:
             f = round(1 / finer)
             n, k, oh, ow = out.shape
             cells = out[:, :, : oh // f * f, : ow // f * f].reshape(n, k, oh // f, f, ow // f, f)

@@ -95,7 +95,7 @@ def test_end_to_end_rows_are_objects() -> None:
     one = found("end2end", rows)
     np.testing.assert_allclose(one.boxes, [[8, 16, 12, 24], [8, 17, 12, 25]])  # nothing suppressed
     assert one.classes.tolist() == [1, 1]
-    with pytest.raises(HrviewerError, match="classes below 2"):
+    with pytest.raises(HrviewerError, match=r"predicts the class 5, .* has 2 classes"):
         found("end2end", [[16, 8, 24, 12, 0.9, 5]])
 
 

@@ -60,6 +60,17 @@ def test_nothing_is_found_in_nothing(name: str) -> None:
     assert len(found) == 0
 
 
+@pytest.mark.parametrize("name", ["stardist", "cellpose", "hovernet"])
+def test_the_score_is_a_threshold(name: str) -> None:
+    outputs = [maps(name, *SIZE, discs(*SIZE, 60))[None]]
+    (all_of_them,) = decode(outputs, card(name), (4096, 4096))
+    scores = np.unique(all_of_them.scores)
+    threshold = float(scores[len(scores) // 2])
+    (found,) = decode(outputs, card(name), (4096, 4096), threshold)
+    assert len(found) == (all_of_them.scores >= threshold).sum() > 0
+    assert len(decode(outputs, card(name), (4096, 4096), 1.01)[0]) == 0
+
+
 def test_outputs_of_several_arrays() -> None:
     real = discs(*SIZE, 60)
     together = maps("stardist", *SIZE, real)[None]

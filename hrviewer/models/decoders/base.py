@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ModelError
 from hrviewer.models.card import ModelCard
 
-__all__ = ["Candidates", "Decoder", "boxes_from_centers", "oriented_corners"]
+__all__ = ["Candidates", "Decoder", "boxes_from_centers", "with_oriented_boxes"]
 
 Floats = NDArray[np.float32]
 
@@ -59,7 +59,7 @@ class Decoder(ABC):
     def decode(
         self, outputs: Sequence[Floats], card: ModelCard, score_threshold: float
     ) -> list[Candidates]:
-        """Return the candidates of each input that have at least a score.
+        """Return the candidates of each input; those below a score may be left out.
 
         Parameters
         ----------
@@ -92,11 +92,16 @@ def boxes_from_centers(xywh: NDArray[Any]) -> Floats:
     return np.concatenate([center - half, center + half], axis=1).astype(np.float32)
 
 
-def oriented_corners(xywh: NDArray[Any], angle: NDArray[Any]) -> Floats:
-    """Return the corners ``(m, 4, 2)``, (y, x), of boxes rotated by an angle in radians."""
+def with_oriented_boxes(found: Candidates, xywh: NDArray[Any], angle: NDArray[Any]) -> Candidates:
+    """Return candidates with the outlines of boxes ``(m, 4)`` rotated by angles in radians.
+
+    Their upright boxes are those around the outlines.
+    """
     center, (w, h) = xywh[:, :2], xywh[:, 2:4].T / 2
     cos, sin = np.cos(angle), np.sin(angle)
     along, across = np.stack([w * cos, w * sin], 1), np.stack([-h * sin, h * cos], 1)
     signs = (1, 1), (1, -1), (-1, -1), (-1, 1)
-    corners = np.stack([center + a * along + b * across for a, b in signs], axis=1)
-    return np.asarray(corners[..., ::-1], np.float32)
+    xy = np.stack([center + a * along + b * across for a, b in signs], axis=1)
+    corners = np.asarray(xy[..., ::-1], np.float32)
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    return replace(found, boxes=boxes, outline=corners.__getitem__)

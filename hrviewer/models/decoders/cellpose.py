@@ -47,7 +47,7 @@ class Cellpose(Decoder):
         maps = next((o for o in outputs if o.ndim == 4 and o.shape[1] == 3), None)
         if maps is None:
             raise self.mismatch(card, "(3, h, w)", outputs)
-        stride = float(card.output.stride)  # type: ignore[arg-type]
+        stride = card.output.scalar_stride
         found = []
         for dy, dx, logit in maps:
             labels = follow_flows(np.stack([dy, dx]), logit > 0)

@@ -34,8 +34,7 @@ class Detr(Decoder):
         logits, boxes = split_queries(outputs, k + 1)
         if logits is None or boxes is None:
             raise self.mismatch(card, f"(queries, {k + 1}) and (queries, 4)", outputs)
-        exponentials = np.exp(logits - logits.max(axis=2, keepdims=True))
-        scores = (exponentials / exponentials.sum(axis=2, keepdims=True))[..., :k]
+        scores = activate(logits.transpose(0, 2, 1), "softmax").transpose(0, 2, 1)[..., :k]
         found = []
         for one, xywh in zip(scores, boxes, strict=True):
             best = one.argmax(axis=1)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.errors import ModelError
 from hrviewer.models.card import ModelCard
-from hrviewer.models.decoders.base import (
-    Candidates,
-    Decoder,
-    boxes_from_centers,
-    oriented_corners,
-)
-from hrviewer.models.decoders.masks import mask_outline
+from hrviewer.models.decoders.base import Candidates, Decoder, with_oriented_boxes
+from hrviewer.models.decoders.masks import with_masks
 
 __all__ = ["EndToEnd", "EndToEndMasks", "EndToEndOriented"]
 
@@ -38,8 +33,12 @@ class EndToEnd(Decoder):
         if raw.ndim != 3 or raw.shape[2] != self.columns:
             raise self.mismatch(card, f"(objects, {self.columns})", outputs)
         kept = [one[one[:, 4] >= score_threshold] for one in raw]
-        if any(len(rows) and rows[:, 5].max() >= len(card.classes) for rows in kept):
-            raise self.mismatch(card, f"classes below {len(card.classes)} in its", outputs)
+        k, last = len(card.classes), max(int(rows[:, 5].max(initial=0)) for rows in kept)
+        if last >= k:
+            raise ModelError(
+                f"{card.name}: the network predicts the class {last}, counted from 0, but the card "
+                f"has {k} classes: correct the card's output.classes"
+            )
         return [self._candidates(rows, i, outputs, card) for i, rows in enumerate(kept)]
 
     def _candidates(
@@ -61,10 +60,7 @@ class EndToEndMasks(EndToEnd):
         if len(outputs) != 2:
             raise self.mismatch(card, "(objects, 38) and (32, h / 4, w / 4)", outputs)
         found = super()._candidates(rows, index, outputs, card)
-        outline = partial(
-            mask_outline, found.boxes, rows[:, 6:], outputs[1][index], card.input.tile
-        )
-        return Candidates(found.boxes, found.scores, found.classes, outline)
+        return with_masks(found, rows[:, 6:], outputs[1][index], card.input.tile)
 
 
 class EndToEndOriented(EndToEnd):
@@ -76,9 +72,5 @@ class EndToEndOriented(EndToEnd):
     def _candidates(
         self, rows: Floats, index: int, outputs: Sequence[Floats], card: ModelCard
     ) -> Candidates:
-        corners = oriented_corners(rows[:, :4], rows[:, 6])
-        boxes = boxes_from_centers(rows[:, :4])
-        if len(corners):
-            boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-        classes = rows[:, 5].astype(np.int64)
-        return Candidates(boxes, rows[:, 4], classes, corners.__getitem__)
+        found = super()._candidates(rows, index, outputs, card)
+        return with_oriented_boxes(found, rows[:, :4], rows[:, 6])

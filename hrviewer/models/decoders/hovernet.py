@@ -46,7 +46,7 @@ class HoverNet(Decoder):
     ) -> list[Candidates]:
         """Return the nuclei of each input."""
         nuclei, distances, kinds = self._split(outputs, card)
-        stride = float(card.output.stride)  # type: ignore[arg-type]
+        stride = card.output.scalar_stride
         found = []
         for i, (probability, steps) in enumerate(zip(nuclei, distances, strict=True)):
             labels = separate_nuclei(probability, steps)

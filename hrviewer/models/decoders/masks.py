@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["mask_outline"]
+from hrviewer.models.decoders.base import Candidates
+
+__all__ = ["with_masks"]
 
 Floats = NDArray[np.float32]
+
+
+def with_masks(found: Candidates, weights: Floats, prototypes: Floats, tile: int) -> Candidates:
+    """Return candidates with the outlines of their masks; see `mask_outline`."""
+    return replace(found, outline=partial(mask_outline, found.boxes, weights, prototypes, tile))
 
 
 def mask_outline(

@@ -54,7 +54,7 @@ class StarDist(Decoder):
             probability, rays = first[:, 0], second
         else:
             raise self.mismatch(card, "(1, h, w) and (rays, h, w)", outputs)
-        stride = float(card.output.stride)  # type: ignore[arg-type]
+        stride = card.output.scalar_stride
         found = []
         for i, (one, distances) in enumerate(zip(probability, rays, strict=True)):
             found.append(

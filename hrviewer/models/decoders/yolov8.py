@@ -7,7 +7,6 @@ inference the best class of an anchor counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,9 @@ from hrviewer.models.decoders.base import (
     Candidates,
     Decoder,
     boxes_from_centers,
-    oriented_corners,
+    with_oriented_boxes,
 )
-from hrviewer.models.decoders.masks import mask_outline
+from hrviewer.models.decoders.masks import with_masks
 
 __all__ = ["YoloV8", "YoloV8Masks", "YoloV8Oriented"]
 
@@ -37,30 +36,24 @@ class YoloV8(Decoder):
     ) -> list[Candidates]:
         """Return the candidates of each input: the best class of every anchor."""
         raw, k = outputs[0], len(card.classes)
-        rows = 4 + k + self.extra
-        if raw.ndim != 3 or raw.shape[1] != rows:
-            raise self.mismatch(card, f"({rows}, anchors)", outputs)
+        channels = 4 + k + self.extra
+        if raw.ndim != 3 or raw.shape[1] != channels:
+            raise self.mismatch(card, f"({channels}, anchors)", outputs)
         found = []
         for i, one in enumerate(raw):
             scores = one[4 : 4 + k]
             classes = scores.argmax(axis=0)
             best = np.take_along_axis(scores, classes[None], 0)[0]
             kept = np.flatnonzero(best >= score_threshold)
-            found.append(
-                self._candidates(one[:, kept], best[kept], classes[kept], i, outputs, card)
-            )
+            rows = one[:, kept].T
+            boxed = Candidates(boxes_from_centers(rows[:, :4]), best[kept], classes[kept])
+            found.append(self._with_outlines(boxed, rows, [output[i] for output in outputs], card))
         return found
 
-    def _candidates(
-        self,
-        rows: Floats,
-        scores: Floats,
-        classes: NDArray[np.int64],
-        index: int,
-        outputs: Sequence[Floats],
-        card: ModelCard,
+    def _with_outlines(
+        self, boxed: Candidates, rows: Floats, outputs: Sequence[Floats], card: ModelCard
     ) -> Candidates:
-        return Candidates(boxes_from_centers(rows[:4].T), scores, classes)
+        return boxed
 
 
 class YoloV8Masks(YoloV8):
@@ -82,18 +75,10 @@ class YoloV8Masks(YoloV8):
             raise self.mismatch(card, f"({rows}, anchors) and (32, h / 4, w / 4)", outputs)
         return super().decode(outputs, card, score_threshold)
 
-    def _candidates(
-        self,
-        rows: Floats,
-        scores: Floats,
-        classes: NDArray[np.int64],
-        index: int,
-        outputs: Sequence[Floats],
-        card: ModelCard,
+    def _with_outlines(
+        self, boxed: Candidates, rows: Floats, outputs: Sequence[Floats], card: ModelCard
     ) -> Candidates:
-        boxes, weights = boxes_from_centers(rows[:4].T), rows[-self.extra :].T
-        outline = partial(mask_outline, boxes, weights, outputs[1][index], card.input.tile)
-        return Candidates(boxes, scores, classes, outline)
+        return with_masks(boxed, rows[:, -self.extra :], outputs[1], card.input.tile)
 
 
 class YoloV8Oriented(YoloV8):
@@ -102,15 +87,7 @@ class YoloV8Oriented(YoloV8):
     name = "yolov8-obb"
     extra = 1
 
-    def _candidates(
-        self,
-        rows: Floats,
-        scores: Floats,
-        classes: NDArray[np.int64],
-        index: int,
-        outputs: Sequence[Floats],
-        card: ModelCard,
+    def _with_outlines(
+        self, boxed: Candidates, rows: Floats, outputs: Sequence[Floats], card: ModelCard
     ) -> Candidates:
-        corners = oriented_corners(rows[:4].T, rows[-1])
-        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-        return Candidates(boxes, scores, classes, corners.__getitem__)
+        return with_oriented_boxes(boxed, rows[:, :4], rows[:, -1])
