@@ -27,16 +27,9 @@ from hrviewer.errors import ModelError, validation_error
 from hrviewer.models.accuracy import ModelAccuracy
 from hrviewer.models.card_section import CardSection
 from hrviewer.models.class_sets import CLASS_SETS
+from hrviewer.models.decode_formats import INSTANCE_DECODES, RELATIVE_DECODES, Decode
 
-__all__ = [
-    "INSTANCE_DECODES",
-    "Activation",
-    "Architecture",
-    "ModelCard",
-    "ModelInput",
-    "ModelOutput",
-    "Task",
-]
+__all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
 Task = Literal[
     "density",
@@ -50,24 +43,6 @@ Task = Literal[
     "saliency",
 ]
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
-Decode = Literal[
-    "yolox",
-    "yolov8",
-    "yolov8-seg",
-    "yolov8-obb",
-    "end2end",
-    "end2end-seg",
-    "end2end-obb",
-    "detr",
-    "rtdetr",
-    "stardist",
-    "cellpose",
-    "hovernet",
-]
-
-INSTANCE_DECODES = ("stardist", "cellpose", "hovernet")
-"""Decoders of maps of instances, whose channels are not classes."""
-_RELATIVE_DECODES = ("yolox", "yolov8-seg", "end2end-seg", "detr", "rtdetr")
 
 
 class ModelInput(CardSection):
@@ -274,7 +249,7 @@ class ModelCard(CardSection):
             raise ValueError(f"a network of the task {self.task} needs output.decode")
         if self.output.decode in INSTANCE_DECODES and self.task != "instances":
             raise ValueError(f"output.decode {self.output.decode!r} needs the task instances")
-        if self.output.decode in _RELATIVE_DECODES and not self.input.fixed:
+        if self.output.decode in RELATIVE_DECODES and not self.input.fixed:
             raise ValueError(
                 f"output.decode {self.output.decode!r} needs input.fixed true: its positions are "
                 "relative to the tile"

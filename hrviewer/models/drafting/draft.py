@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from hrviewer.errors import ModelError
-from hrviewer.models.card import INSTANCE_DECODES
 from hrviewer.models.class_sets import CLASS_SETS
+from hrviewer.models.decode_formats import INSTANCE_DECODES
 from hrviewer.models.drafting.measurement import MeasuredFile
 from hrviewer.models.formats.base import CardDraft
 
