@@ -69,7 +69,7 @@ def area_windows(levels: Sequence[Level], rect: Rect) -> tuple[list[Rect], float
     if rect.area / math.prod(level.downsample) <= 4 * MAX_AREA_SOURCE:
         return [rect], max(level.downsample)
     grid = Grid(rect, AREA_WINDOW)
-    chosen = np.linspace(0, len(grid) - 1, AREA_WINDOWS).round().astype(int)
+    chosen = np.unique(np.linspace(0, len(grid) - 1, AREA_WINDOWS).round().astype(int))
     return [grid[divmod(int(i), grid.shape[1])] for i in chosen], 1.0
 
 

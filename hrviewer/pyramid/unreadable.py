@@ -42,11 +42,12 @@ BY_SUFFIX = {
     suffix: f"is in the format {name}, which is not read: convert it by `bioformats2raw`, which "
     "makes an OME-Zarr"
     for suffix, name in {
-        ".isyntax": "iSyntax", ".nd2": "ND2", ".lif": "LIF", ".czi": "CZI", ".oir": "OIR",
-        ".oib": "OIB", ".oif": "OIF", ".lsm": "LSM", ".vsi": "VSI", ".ets": "ETS", ".kfb": "KFB",
+        ".isyntax": "iSyntax", ".nd2": "ND2", ".lif": "LIF", ".oir": "OIR",
+        ".oib": "OIB", ".oif": "OIF", ".lsm": "LSM", ".ets": "ETS", ".kfb": "KFB",
         ".sdpc": "SDPC", ".stk": "STK", ".dv": "DeltaVision",
     }.items()
 }  # fmt: skip
+BY_SUFFIX[".czi"] = BY_SUFFIX[".vsi"] = 'is read by slideio: pip install "hrviewer[microscopes]"'
 
 
 def check_content(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ParameterError
 from hrviewer.pyramid import open_pyramid
 
 
@@ -83,3 +84,25 @@ def test_another_reader_is_asked_for_a_coding_that_is_not_supported(
     path.write_bytes(content)
     with pytest.raises(HrviewerError, match=r"a\.tif is in another coding"):
         open_pyramid(path)
+
+
+def test_a_format_of_an_extra_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "slideio", None)
+    path = tmp_path / "a.czi"
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(HrviewerError, match=r'a\.czi is read by slideio: .*\[microscopes\]"$'):
+        open_pyramid(path)
+
+
+def test_a_wrong_option_is_not_called_an_unsupported_coding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(path)
+    monkeypatch.setattr(
+        "hrviewer.pyramid.readers.tiff.unsupported_coding", lambda key: "is in another coding"
+    )
+    with pytest.raises(ParameterError, match=r"a\.tif has no channel 5"):
+        open_pyramid(path, channels=[5])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, WriteError
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid import open_pyramid, tile_cache
 from hrviewer.pyramid.readers import vips
@@ -81,6 +82,17 @@ def test_a_picture_that_is_cut_short_is_damaged_where_it_ends(tmp_path: Path) ->
         with pytest.raises(HrviewerError, match="damaged"):
             pyramid.levels[0].read(1290, 1300, 0, 10)
     assert not list((cache_folder() / "pictures").iterdir())
+
+
+def test_a_full_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    path = tmp_path / "p.png"
+    Image.fromarray(NOISE[..., :3]).save(path)
+    monkeypatch.setattr(vips.tempfile, "mkdtemp", fail)
+    with open_pyramid(path) as pyramid, pytest.raises(WriteError, match="the disk is full"):
+        pyramid.levels[0].read(0, 9, 0, 9)
 
 
 def test_a_turned_picture_is_upright(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ metering are the same for all readers, and done elsewhere.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import ImageReadError, ParameterError
+from hrviewer.errors import HrviewerError, ImageReadError, ParameterError, short_message
 from hrviewer.pyramid.channels import (
     ChannelInfo,
     ChannelSelection,
@@ -39,6 +40,7 @@ __all__ = [
     "Reader",
     "UnsupportedFormat",
     "native_dtype",
+    "reporting",
     "select_channels",
     "select_plane",
 ]
@@ -53,6 +55,20 @@ PREVIEW_ONLY = {".vsi", ".mrxs"}
 
 class UnsupportedFormat(ImageReadError):
     """A reader does not support the image; the next reader is tried."""
+
+
+@contextmanager
+def reporting(message: str, kind: type[ImageReadError] = ImageReadError) -> Iterator[None]:
+    """Report what a library raises while a file is opened in one line that begins with a message.
+
+    Errors of hrviewer pass as they are.
+    """
+    try:
+        yield
+    except HrviewerError:
+        raise
+    except Exception as error:
+        raise kind(f"{message}: {short_message(error)}") from error
 
 
 LevelLayout = tuple[tuple[int, int, int], tuple[int, int]]
@@ -233,6 +249,26 @@ class Reader(ABC):
         self.channel_info = tuple(self.available_channels[index] for index in shown)
         self.is_rgb = is_rgb and shown[:3] == (0, 1, 2)
         return shown
+
+    def set_bands(
+        self, bands: int, wanted: ChannelSelection | None, *, alpha: bool
+    ) -> tuple[tuple[int, ...], int | None]:
+        """Select channels of a picture whose last band may be its transparency.
+
+        Returns
+        -------
+        channels : tuple of int
+            The selected bands; by default all but transparency.
+        mask : int or None
+            The band of transparency, unless it is selected, as a channel like the others.
+        """
+        infos, default = [ChannelInfo()] * bands, tuple(range(bands))
+        if alpha:
+            infos[-1], default = ChannelInfo("alpha"), default[:-1]
+        channels = self.set_channels(infos, wanted, default, is_rgb=len(default) == 3)
+        mask = bands - 1 if alpha and bands - 1 not in channels else None
+        self.has_mask = mask is not None
+        return channels, mask
 
     def set_plane(
         self,

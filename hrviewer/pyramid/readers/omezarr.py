@@ -15,10 +15,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, ImageReadError, short_message
+from hrviewer.errors import ImageReadError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.georeference import Georeference
-from hrviewer.pyramid.readers.base import ChannelSelection, Reader, native_dtype
+from hrviewer.pyramid.readers.base import ChannelSelection, Reader, native_dtype, reporting
 from hrviewer.pyramid.readers.omezarr_channels import (
     are_colours,
     read_channels,
@@ -78,7 +78,7 @@ class OmeZarrReader(Reader):
         name = path.rsplit("/", 1)[-1] if "://" in path else Path(path).name
         if name.endswith(".run.zarr"):
             raise ImageReadError(f"{name} is a run of hrviewer, not an image; open it as a run")
-        try:
+        with reporting(f"{name} is not a readable OME-Zarr"):
             group = open_node(path)
             if not isinstance(group, zarr.Group):
                 raise ImageReadError(
@@ -86,12 +86,6 @@ class OmeZarrReader(Reader):
                     "open it with zarr in Python and pass the array"
                 )
             return cls(path, name, group, plane, channels, series)
-        except HrviewerError:
-            raise
-        except Exception as error:
-            raise ImageReadError(
-                f"{name} is not a readable OME-Zarr: {short_message(error)}"
-            ) from error
 
     def __init__(
         self,

@@ -16,14 +16,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, ImageReadError, short_message
+from hrviewer.errors import ImageReadError, ParameterError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import (
     PREVIEW_ONLY,
-    ChannelInfo,
     ChannelSelection,
     Reader,
     UnsupportedFormat,
+    reporting,
 )
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -99,13 +99,8 @@ class PillowReader(Reader):
     ) -> Self:
         """Read an image's header."""
         path = Path(str(obj))
-        try:
-            with _open_header(str(path)) as image:
-                return cls(path, image, plane, channels, series)
-        except HrviewerError:
-            raise
-        except Exception as error:
-            raise ImageReadError(f"{path.name} cannot be read: {short_message(error)}") from error
+        with reporting(f"{path.name} cannot be read"), _open_header(str(path)) as image:
+            return cls(path, image, plane, channels, series)
 
     def __init__(
         self,
@@ -128,15 +123,9 @@ class PillowReader(Reader):
         self._mode = _output_mode(image.mode, "transparency" in image.info)
         bands = len(self._mode) if self._mode in ("LA", "RGB", "RGBA") else 1
         self.dtype = np.dtype(NATIVE_MODES[self._mode])
-        self._alpha = bands - 1 if self._mode.endswith("A") else None
-        infos = [ChannelInfo()] * bands
-        default = tuple(range(bands))
-        if self._alpha is not None:
-            infos[-1], default = ChannelInfo("alpha"), default[:-1]
-        self._channels = self.set_channels(infos, channels, default, is_rgb=bands >= 3)
-        if self._alpha in self._channels:
-            self._alpha = None  # a channel like the others
-        self.has_mask = self._alpha is not None
+        self._channels, self._alpha = self.set_bands(
+            bands, channels, alpha=self._mode.endswith("A")
+        )
         if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
         self._shape = height, width, bands
@@ -230,6 +219,8 @@ class PillowTiffReader(PillowReader):
             if reader._shape[0] * reader._shape[1] > IN_MEMORY_LIMIT:
                 raise UnsupportedFormat(f"{reader.name} has too many pixels to decode as a whole")
             reader._decode_image()
+        except ParameterError:
+            raise
         except Exception as error:
             raise UnsupportedFormat(short_message(error)) from error
         if pages > 1:

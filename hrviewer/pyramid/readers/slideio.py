@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import (
     ChannelInfo,
@@ -21,6 +20,7 @@ from hrviewer.pyramid.readers.base import (
     Reader,
     UnsupportedFormat,
     native_dtype,
+    reporting,
 )
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -61,15 +61,9 @@ class SlideioReader(Reader):
         import slideio
 
         path = Path(str(obj))
-        try:
+        with reporting(f"{path.name} cannot be read by slideio", UnsupportedFormat):
             slide = slideio.open_slide(str(path), DRIVERS[path.suffix.lower()])
             return cls(path, slide, plane, channels, series)
-        except HrviewerError:
-            raise
-        except Exception as error:
-            raise UnsupportedFormat(
-                f"{path.name} cannot be read by slideio: {short_message(error)}"
-            ) from error
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError, ImageReadError, short_message
+from hrviewer.errors import ImageReadError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import (
     MAX_TILE_PIXELS,
@@ -30,6 +30,7 @@ from hrviewer.pyramid.readers.base import (
     Reader,
     UnsupportedFormat,
     native_dtype,
+    reporting,
 )
 from hrviewer.pyramid.readers.byte_reader import ByteReader
 from hrviewer.pyramid.readers.tiff_channels import (
@@ -109,16 +110,10 @@ class TiffReader(Reader):
                 'folder: pip install "hrviewer[microscopes]", or convert the slide with '
                 "bioformats2raw, which makes an OME-Zarr"
             )
-        try:
+        with reporting(f"{path.name} is not a readable TIFF", UnsupportedFormat):
             tiff, remote = open_tiff(str(obj))
             with tiff:
                 return cls(str(obj), path.name, tiff, plane, channels, series, remote)
-        except HrviewerError:
-            raise
-        except Exception as error:
-            raise UnsupportedFormat(
-                f"{path.name} is not a readable TIFF: {short_message(error)}"
-            ) from error
 
     def __init__(
         self,

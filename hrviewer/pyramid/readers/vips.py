@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, ImageReadError, short_message
+from hrviewer.errors import HrviewerError, ImageReadError, write_error
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import ChannelInfo, ChannelSelection, Reader
+from hrviewer.pyramid.readers.base import ChannelSelection, Reader, reporting
 from hrviewer.pyramid.readers.pillow import IN_MEMORY_LIMIT, PillowReader, picture_size
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -67,12 +67,8 @@ class VipsReader(Reader):
     ) -> Self:
         """Read a picture's header."""
         path = Path(str(obj))
-        try:
+        with reporting(f"{path.name} cannot be read"):
             return cls(path, plane, channels, series)
-        except HrviewerError:
-            raise
-        except Exception as error:
-            raise ImageReadError(f"{path.name} cannot be read: {short_message(error)}") from error
 
     def __init__(
         self,
@@ -87,15 +83,8 @@ class VipsReader(Reader):
         image = open_stream(self.path)
         self.dtype = np.dtype(FORMATS[image.format])
         height, width, bands = image.height, image.width, image.bands
-        alpha = bands - 1 if image.hasalpha() else None
         self.set_plane({}, plane)
-        default = tuple(range(bands))
-        infos = [ChannelInfo()] * bands
-        if alpha is not None:
-            infos[alpha], default = ChannelInfo("alpha"), default[:-1]
-        self._channels = self.set_channels(infos, channels, default, is_rgb=len(default) == 3)
-        self._alpha = None if alpha in self._channels else alpha
-        self.has_mask = self._alpha is not None
+        self._channels, self._alpha = self.set_bands(bands, channels, alpha=image.hasalpha())
         self.set_series([Series("0", shape=(height, width))], series)
         self._size = path.stat().st_size
         self._stream = _Conversion(
@@ -208,6 +197,9 @@ class _Conversion:
                     unfinished.rename(self._folder)
                 self._array = zarr.open_array(self._folder, mode="r")
         except Exception as error:
+            # libvips has errors of its own: those of the system are of the cache folder.
+            if isinstance(error, OSError) and not isinstance(error, HrviewerError):
+                error = write_error(self._folder.parent, error)
             with self._condition:
                 self._error = error
                 self._condition.notify_all()
