@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtCore import QCoreApplication, QEvent, QRectF, QSize, Qt
 from qtpy.QtGui import (
     QBrush,
     QColor,
@@ -23,11 +23,22 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLayout,
+    QScrollArea,
     QSizePolicy,
     QWidget,
 )
 
-__all__ = ["LABEL_WIDTH", "Bar", "Form", "heading", "label", "row", "show_pixels", "style_sheet"]
+__all__ = [
+    "LABEL_WIDTH",
+    "Bar",
+    "Form",
+    "heading",
+    "label",
+    "resize_to_text",
+    "row",
+    "show_pixels",
+    "style_sheet",
+]
 
 LABEL_WIDTH = 82
 """Width of the column of labels, in pixels: the same in all parts."""
@@ -80,6 +91,18 @@ def label(text: str = "", role: Role = "plain", *, wrap: bool = False) -> QLabel
 def heading(text: str) -> QLabel:
     """Return the title of a part."""
     return label(text, "heading")
+
+
+def resize_to_text(part: QWidget) -> None:
+    """Give a part of a scrolled column the height of its changed text, at once.
+
+    Qt by itself passes a new height to the next outer layout with the next events, and paints the
+    text cut off until then.
+    """
+    widget: QWidget | None = part
+    while widget is not None and not isinstance(widget, QScrollArea):
+        QCoreApplication.sendEvent(widget, QEvent(QEvent.Type.LayoutRequest))
+        widget = widget.parentWidget()
 
 
 def row(*widgets: QWidget, stretch: int | None = 0) -> QHBoxLayout:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from hrviewer.app.state import Status
 from hrviewer.formatting import EstimateText
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import label, row
+from hrviewer.viewer.widgets.common import label, resize_to_text, row
 
 __all__ = ["RunControls"]
 
@@ -111,17 +111,24 @@ class RunControls(QWidget):
         self.progress_text.setText(status.message)
 
     def _show_estimate(self, estimate: EstimateText, cost: str) -> None:
-        self._set_text(self.estimate, estimate.amount)
-        self._set_text(self.estimate_details, estimate.details)
-        self._set_text(self.cost, cost)
+        self._set_texts(
+            {
+                self.estimate: estimate.amount,
+                self.estimate_details: estimate.details,
+                self.cost: cost,
+            }
+        )
 
     def _show_notes(self, notes: list[str]) -> None:
-        self._set_text(self.notes, "\n".join(f"· {note}" for note in notes))
+        self._set_texts({self.notes: "\n".join(f"· {note}" for note in notes)})
 
     def _show_error(self, message: str) -> None:
-        self._set_text(self.error, message)
+        self._set_texts({self.error: message})
 
-    @staticmethod
-    def _set_text(widget: QWidget, text: str) -> None:
-        widget.setText(text)
-        widget.setVisible(bool(text))
+    def _set_texts(self, texts: dict[QLabel, str]) -> None:
+        changed = any(widget.text() != text for widget, text in texts.items())
+        for widget, text in texts.items():
+            widget.setText(text)
+            widget.setVisible(bool(text))
+        if changed:
+            resize_to_text(self)

@@ -31,6 +31,7 @@ import tiny_models
 
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.engine import ResultCache
+from hrviewer.formatting import EstimateText
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.image.image_layer import image_layer_data
@@ -421,3 +422,13 @@ def test_no_number_of_one_image_stands_beside_another(docked, qtbot, photo):
     assert controls.estimate.text() == estimate
     assert not docked.patch_inspector.preview.isHidden()
     assert docked.overlay_legend.rows["cost"].high.text() == "100"
+
+
+def test_text_that_grows_is_never_cut_off(docked):
+    controls, state = docked.run_controls, docked.controller.state
+    for lines in (1, 3, 2, 6):
+        long = EstimateText("9 people", extent="so far " * 12 * lines)
+        state.set_estimate(state.image, long, "12 GFLOP · 12 patches in view " * 2 * lines)
+        # Before any further event, so that nothing is painted cut off.
+        for label in (controls.estimate_details, controls.cost):
+            assert label.height() >= label.heightForWidth(label.width()) > 12 * lines
