@@ -319,6 +319,8 @@ def test_what_a_grey_network_saw(photo, toys):
     grey = LoadedModels(ToyBundle(main=Bright("grey", channels="gray")), device)
     shown = patch_preview(open_pyramid(photo), row, grey)
     assert (shown[..., 0] == shown[..., 2]).all()
+    assert shown.shape == (64, 64, 3)
+    assert patch_preview(open_pyramid(photo), row, grey, halo=8).shape == (72, 72, 3)
     device.close()
     deep = open_pyramid(photo[..., 0].astype(np.uint16) * 100)
     low, high = deep.value_range.ends

@@ -36,15 +36,28 @@ class PatchInspection:
 
 
 def patch_preview(
-    pyramid: Pyramid, row: PatchRow, models: LoadedModels | None
+    pyramid: Pyramid, row: PatchRow, models: LoadedModels | None, halo: int | None = None
 ) -> NDArray[np.uint8]:
-    """Return a network's input at a patch, small enough to display, ``(h, w, 3)``."""
+    """Return a network's input at a patch, small enough to display, ``(h, w, 3)``.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The image.
+    row : PatchRow
+        The patch.
+    models : LoadedModels, optional
+        For the input's channels, values and alignment; without them the core alone is shown.
+    halo : int, optional
+        Context around the core, in model pixels; by default the card's.
+    """
     core = Rect(row.y, row.x, row.h, row.w)
     card, rect = None, core
     if models is not None and row.role in models:
         role = model_info(models[row.role])
         card = role.card.input
-        rect = input_rect(role, Patch(core, row.scale, role.halo), pyramid.rect)
+        halo = role.halo if halo is None else halo
+        rect = input_rect(role, Patch(core, row.scale, halo), pyramid.rect)
     scale = max(row.scale, max(rect.h, rect.w) / PREVIEW_PX)
     low, high = pyramid.value_range.ends
     fill: Fill = "reflect"

@@ -100,6 +100,9 @@ class ResultMaps:
         Embeddings; replaced when a run or a selection begins.
     token_groups : dict of Rect to (PatchRequest, int)
         Request and group of each token, by its core.
+    halos : dict of str to int
+        Halo of each role's patches, in model pixels; of a run folder that of the main model, where
+        it was given.
     attention : AttentionMap or None
         Attention of tokens, once a token was clicked.
     objects : ObjectMap or None
@@ -136,6 +139,7 @@ class ResultMaps:
         self._current_request: PatchRequest | WarpRequest | FeatureRequest | None = None
         self._scores: dict[Rect, float] = {}
         self.warps: dict[Rect, WarpRequest] = {}
+        self.halos: dict[str, int] = {}
         self.embeddings: EmbeddingMap | None = None
         self.token_groups: dict[Rect, tuple[PatchRequest, int]] = {}
         self.attention: AttentionMap | None = None
@@ -203,6 +207,9 @@ class ResultMaps:
             PatchRow(**{str(name): value for name, value in row.items()})
             for row in run.patches.to_dict("records")
         )
+        halo = run.header["params"].get("halo", -1)
+        if halo >= 0:
+            maps.halos["main"] = halo
         if (run.path / "embeddings").is_dir():
             maps.embeddings = EmbeddingMap.from_array(image, *run.map("embeddings"))
         spent = run.cost
@@ -306,6 +313,8 @@ class ResultMaps:
             request = replace(request, patches=(result.patch,), group=None, scores=scores)
         elif isinstance(request, WarpRequest):
             self.warps = {**self.warps, core: request}
+        if not core.empty:
+            self.halos[result.role] = result.patch.halo
         self.record.add(request, [result])
         if request.target == "embeddings" and result.status != "failed":
             if self.embeddings is None:

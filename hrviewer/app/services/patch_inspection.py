@@ -59,7 +59,7 @@ class PatchInspector:
         # A click that labels an embedding does not compare it with the others.
         compare = click.embeddings_visible and not self._state.label
         embeddings = maps.embeddings if compare else None
-        warp = maps.warps.get(Rect(row.y, row.x, row.h, row.w))
+        warp, halo = maps.warps.get(Rect(row.y, row.x, row.h, row.w)), maps.halos.get(row.role)
 
         def read(task: Task[tuple[PatchInspection, str]]) -> tuple[PatchInspection, str]:
             if embeddings is not None:
@@ -75,7 +75,8 @@ class PatchInspector:
             if warp is not None and warp.role == row.role:
                 return PatchInspection(row, *warp_preview(pyramid, warp), found), problem
             here = None if models is None else models.for_image(pyramid)
-            return PatchInspection(row, patch_preview(pyramid, row, here), found=found), problem
+            pixels = patch_preview(pyramid, row, here, halo)
+            return PatchInspection(row, pixels, found=found), problem
 
         self._task = self._background.submit(
             "read",

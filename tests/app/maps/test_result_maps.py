@@ -197,3 +197,11 @@ def test_the_cost_map_shows_what_is_asked_for():
     picture.update(PatchRequest("main", (Patch(other),), target="output"))
     picture.update(replace(seen(other), cost=Cost(flops=1.0)))
     assert (cost.values[4:6, 4:6] == 0).all()
+
+
+def test_patches_have_the_halo_of_the_run(photo, toys, tmp_path):
+    for halo, used, reopened in ((8, 8, {"main": 8}), (-1, 0, {})):
+        live, out = a_picture(), tmp_path / f"{halo}.run.zarr"
+        done = run(photo, toys, tile=64, halo=halo, out=out, cache="off", on_event=live.update)
+        assert live.halos == {"main": used}
+        assert ResultMaps.from_run(done).halos == reopened
