@@ -30,6 +30,8 @@ from qtpy.QtWidgets import (
 
 __all__ = [
     "LABEL_WIDTH",
+    "SWITCH_SPACING",
+    "SWITCH_WIDTH",
     "Bar",
     "Form",
     "heading",
@@ -40,8 +42,11 @@ __all__ = [
     "style_sheet",
 ]
 
-LABEL_WIDTH = 82
-"""Width of the column of labels, in pixels: the same in all parts."""
+LABEL_WIDTH = 96
+"""Width of the column of labels, in pixels: the same in all parts, and of the longest word."""
+
+SWITCH_WIDTH, SWITCH_SPACING = LABEL_WIDTH + 12, 6
+"""Width of the column of the overlays' switches and choosers, and the room after it."""
 
 Role = Literal["plain", "secondary", "field", "overlay", "heading", "estimate", "error"]
 """Of a label, in the style sheet."""
@@ -67,6 +72,7 @@ def style_sheet(text: str, muted: str, line: str, box: str, accent: str = "#4a62
                                              font-weight: 600; }}
         QPushButton[role="primary"]:enabled:hover {{ border: 1px solid {text}; }}
         QToolButton {{ background: {line}; border-radius: 3px; min-height: 20px; }}
+        QToolButton[role="menu"] {{ padding-left: 6px; padding-right: 16px; }}
         QToolButton:hover {{ background: {accent}; color: white; }}
         QProgressBar {{ background: {line}; border: none; border-radius: 3px; }}
         QProgressBar::chunk {{ background: {accent}; border-radius: 3px; }}

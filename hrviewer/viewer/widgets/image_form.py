@@ -101,6 +101,7 @@ class ImageForm(QWidget):
 
     def _make_menu(self, pyramid: Pyramid) -> QToolButton:
         button = QToolButton()
+        button.setProperty("role", "menu")
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         infos = pyramid.available_channels

@@ -8,9 +8,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QCheckBox, QMenu, QSlider, QToolButton, QVBoxLayout, QWidget
 
-from hrviewer.objects import CANDIDATE_SCORE
+from hrviewer.formatting import pluralize
+from hrviewer.objects import CANDIDATE_SCORE, MergeSettings
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import label, row
+from hrviewer.viewer.widgets.common import SWITCH_SPACING, SWITCH_WIDTH, label, row
 
 __all__ = ["ObjectForm"]
 
@@ -31,13 +32,15 @@ class ObjectForm(QWidget):
         self.controller, self.service = controller, controller.object_service
         self.checkbox = QCheckBox("Objects")
         self.checkbox.setChecked(True)
+        self.checkbox.setMinimumWidth(SWITCH_WIDTH)
         self.checkbox.setToolTip("Detected objects in the colours of their classes")
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(round(100 * CANDIDATE_SCORE), 100)
-        self.slider.setValue(30)
+        self.slider.setValue(round(100 * MergeSettings().score))
         self.slider.setToolTip("Least score of displayed objects")
         self.class_button = QToolButton()
         self.class_button.setText("Classes")
+        self.class_button.setProperty("role", "menu")
         self.class_button.setToolTip("Classes that are displayed")
         self.class_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.menu = QMenu(self.class_button)
@@ -46,7 +49,9 @@ class ObjectForm(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
-        layout.addLayout(row(self.checkbox, self.slider, self.class_button, stretch=1))
+        line = row(self.checkbox, self.slider, self.class_button, stretch=1)
+        line.setSpacing(SWITCH_SPACING)
+        layout.addLayout(line)
         layout.addWidget(self.count)
         self.checkbox.toggled.connect(self._apply_visibility)
         self.slider.valueChanged.connect(self._set_score)
@@ -78,8 +83,9 @@ class ObjectForm(QWidget):
             self.count.setText("")
             return
         found = objects.drawing.count
-        noun = "object" if found == 1 else "objects"
-        self.count.setText(f"{found:,} {noun} with a score of {objects.score:.2f} or more")
+        self.count.setText(
+            f"{found:,} {pluralize('object', found)} with a score of {objects.score:.2f} or more"
+        )
 
     def _list_classes(self) -> None:
         """List the classes that were found, with their colours and numbers."""

@@ -10,7 +10,7 @@ from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
-from hrviewer.viewer.widgets.common import LABEL_WIDTH, Bar, label, row
+from hrviewer.viewer.widgets.common import SWITCH_SPACING, SWITCH_WIDTH, Bar, label, row
 
 __all__ = ["OverlayLegend"]
 
@@ -24,7 +24,7 @@ class OverlayRow:
         self.checkbox = QCheckBox(style.title)
         self.checkbox.setToolTip(style.tooltip)
         self.checkbox.setChecked(style.visible)
-        self.checkbox.setMinimumWidth(LABEL_WIDTH)
+        self.checkbox.setMinimumWidth(SWITCH_WIDTH)
         self.colour_bar = Bar(10)
         self.colour_bar.set_gradient([(*colour[:3], 1.0) for colour in style.gradient()])
         self.colour_bar.setToolTip(style.tooltip)
@@ -59,10 +59,10 @@ class OverlayLegend(QWidget):
         self.cost_box.addItems(list(COST_QUANTITIES))
         self.cost_box.setToolTip("Cost that is shown")
         for chooser in (self.class_box, self.cost_box):
-            chooser.setFixedWidth(LABEL_WIDTH + 12)
+            chooser.setFixedWidth(SWITCH_WIDTH)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.setHorizontalSpacing(6)
+        grid.setHorizontalSpacing(SWITCH_SPACING)
         grid.setVerticalSpacing(1)
         grid.setColumnStretch(1, 1)
         for i, overlay_row in enumerate(self.rows.values()):

@@ -10,7 +10,6 @@ from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from hrviewer.engine import PublishedEstimate
-from hrviewer.formatting import format_range
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label
 
@@ -35,12 +34,13 @@ class IntervalWidget(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.plot, self.caption = IntervalPlot(), label("", "secondary", wrap=True)
+        self.plot = IntervalPlot()
+        caption = label("95 % interval for exhaustive inference, against FLOPs", "secondary")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         layout.addWidget(self.plot)
-        layout.addWidget(self.caption)
+        layout.addWidget(caption)
         controller.state.progress_changed.connect(self.refresh)
         controller.state.overlays_replaced.connect(self.refresh)
         self.refresh()
@@ -53,8 +53,6 @@ class IntervalWidget(QWidget):
         self.setVisible(bool(known))
         if known:
             self.plot.set_estimates(known)
-            ends = format_range(interval_of(known[-1]), known[-1].value)
-            self.caption.setText(f"95 % so far, for exhaustive inference: {ends}")
 
 
 class IntervalPlot(QWidget):

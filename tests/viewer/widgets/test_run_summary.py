@@ -60,7 +60,6 @@ def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
     assert [one.flops for one in with_interval] == sorted(one.flops for one in with_interval)
     assert not widget.isHidden()
     assert widget.plot.count == len(with_interval)
-    assert widget.caption.text().startswith("95 % so far")
     controller.state.set_strategy("patches")
     controller.state.settings.budget = ""
     controller.run_service.start()
