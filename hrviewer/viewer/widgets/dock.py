@@ -47,7 +47,7 @@ __all__ = ["Panel"]
 TICK_MS, FAST_TICK_MS = 60, 8
 """Milliseconds between ticks; and right after other settings were selected in Live."""
 
-PANEL_WIDTH = 384
+PANEL_WIDTH = 398
 
 
 class Panel(QTabWidget):
