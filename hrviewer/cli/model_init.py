@@ -17,7 +17,7 @@ from hrviewer.cli.common import (
     print_rows,
 )
 from hrviewer.cli.listing import describe_model, models
-from hrviewer.errors import HrviewerError, ModelError, ParameterError, write_error
+from hrviewer.errors import ModelError, ParameterError, write_error
 
 if TYPE_CHECKING:
     from hrviewer.models import ModelCard, Network
@@ -214,13 +214,12 @@ def load_with_halo(draft: CardDraft, trust: bool) -> tuple[ModelCard, Network]:
     """
     from hrviewer.models import ModelCard
     from hrviewer.models.loaders import load
+    from hrviewer.models.probe import HaloError
 
     card = ModelCard.from_dict(draft.fields, draft.weights)
     try:
         network = load(draft.weights, card, "auto", trust=trust)
-    except HrviewerError as error:
-        if "set output.halo in the model card" not in str(error):
-            raise
+    except HaloError as error:
         halo = max(card.step, card.input.tile // 8 // card.step * card.step)
         print_message(f"{error}; a halo of {halo} is taken, with which tiles differ at their edges")
         output = card.output.model_copy(update={"halo": halo})

@@ -15,7 +15,13 @@ from hrviewer.errors import HrviewerError, ModelError, short_message
 from hrviewer.models.activation_check import check_activation
 from hrviewer.models.network import Floats, Network
 
-__all__ = ["measure_exact_halo", "measure_halo", "measure_period", "validate_network"]
+__all__ = [
+    "HaloError",
+    "measure_exact_halo",
+    "measure_halo",
+    "measure_period",
+    "validate_network",
+]
 
 _HALO_TOLERANCE = 1e-6
 """A smaller change, relative to the output's maximum, is rounding and not receptive field."""
@@ -27,6 +33,10 @@ _OCTAVES = 7
 """Number of scales of the noise: from 1 pixel, each twice the one before."""
 _CANDIDATE_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
 """Candidate periods, in multiples of the card's step."""
+
+
+class HaloError(ModelError):
+    """A network whose halo cannot be measured, so that the card must give it."""
 
 
 def validate_network(network: Network, tile: Floats | None = None) -> None:
@@ -153,7 +163,7 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
 
     Raises
     ------
-    ModelError
+    HaloError
         If the output changes throughout the tile (a global receptive field), or hardly changes
         even in the strips.
     """
@@ -167,12 +177,12 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
             break
     if responds < 0.5:
         # A network that does not respond to noise hides its receptive field.
-        raise ModelError(
+        raise HaloError(
             f"{card.name} hardly responds to noise, so its receptive field cannot be measured: "
             "set output.halo in the model card"
         )
     if reach >= side - strip:
-        raise ModelError(
+        raise HaloError(
             f"{card.name} has a receptive field of more than {side} pixels, so tiles cannot be "
             "stitched exactly: set output.halo in the model card, or input.fixed to true"
         )

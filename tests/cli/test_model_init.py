@@ -122,6 +122,26 @@ def test_answers_complete_what_a_folder_says(tmp_path):
     assert (card["input"]["tile"], card["output"]["stride"]) == (96, 96)
 
 
+def test_a_halo_that_cannot_be_measured(tmp_path):
+    """Every output depends on the mean of the whole input."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+        helper.make_node("Mul", ["mean", "times"], ["shift"]),
+        helper.make_node("Sub", ["images", "shift"], ["y"]),
+    ]
+    sides = (1, 3, "h", "w")
+    weights = {"times": np.float32(100)}
+    path = tmp_path / "net.onnx"
+    tiny_models.write_graph(path, nodes, weights, {"y": sides}, shape=sides)
+    result = call(
+        "models", "init", path, "--scale", "1/255", "--activation", "sigmoid", "--classes", "a,b,c"
+    )
+    assert "a halo of 32 is taken" in result.stderr
+    assert read(path)["output"]["halo"] == 32
+
+
 def test_a_set_of_classes_is_eighty():
     from hrviewer.models.drafting import CardAnswers
 
