@@ -42,6 +42,8 @@ GROUPS = {
     "strategies": "hrviewer.strategies",
     "further readers": "hrviewer.readers",
     "writers": "hrviewer.writers",
+    "formats of models": "hrviewer.formats",
+    "architectures": "hrviewer.architectures",
     "synthetic images": "hrviewer.samples",
     "training tasks": "hrviewer.training_tasks",
 }

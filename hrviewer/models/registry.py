@@ -9,7 +9,8 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from hrviewer.errors import ModelError, short_message
+from hrviewer.errors import ModelError
+from hrviewer.extensions import load_extension
 
 __all__ = ["ENTRY_POINT_GROUP", "get_architecture", "register_architecture", "registered"]
 
@@ -54,13 +55,7 @@ def get_architecture(name: str) -> Callable[..., Any]:
         return ARCHITECTURES[name]
     from_plugins = entry_points(group=ENTRY_POINT_GROUP)
     for entry in from_plugins.select(name=name):
-        try:
-            build: Callable[..., Any] = entry.load()
-        except Exception as error:
-            raise ModelError(
-                f"the architecture {name} ({entry.value}) cannot be imported "
-                f"({short_message(error)}): reinstall that plug-in"
-            ) from error
+        build: Callable[..., Any] = load_extension(entry, "the architecture", ModelError)
         return build
     known = sorted({*_REGISTERED, *ARCHITECTURES, *from_plugins.names})
     raise ModelError(

@@ -15,6 +15,7 @@ from typing import Any, cast
 from weakref import WeakValueDictionary
 
 from hrviewer.errors import ImageReadError, ParameterError
+from hrviewer.extensions import load_extension
 from hrviewer.pyramid.channels import ChannelSelection, select_channels
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.pyramid import Pyramid
@@ -53,8 +54,16 @@ _open_pyramids: WeakValueDictionary[Level, Pyramid] = WeakValueDictionary()
 
 
 def installed_readers() -> list[type[Reader]]:
-    """Return all readers in the order in which they are tried."""
-    plugins: list[type[Reader]] = [entry.load() for entry in entry_points(group=GROUP)]
+    """Return all readers in the order in which they are tried.
+
+    Raises
+    ------
+    ImageReadError
+        If the package of one is broken.
+    """
+    plugins: list[type[Reader]] = [
+        load_extension(entry, "the reader", ImageReadError) for entry in entry_points(group=GROUP)
+    ]
     return sorted([*plugins, *BUILT_IN_READERS], key=lambda reader: -reader.priority)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import ParameterError
+from hrviewer.extensions import load_extension
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 
@@ -133,8 +134,7 @@ def make_synthetic_image(name: str, size: int = 8192, seed: int = 0) -> Syntheti
             f"there is no seed {seed}: 0 to 9999 are for training, 10000 to 10999 for validation, "
             "11100 to 11899 for published tables, and there are no more than 11999"
         )
-    try:
-        kind: type[SyntheticImage] = installed[name].load()
-    except Exception as error:
-        raise ParameterError(f"the synthetic image {name!r} cannot be loaded: {error}") from error
+    kind: type[SyntheticImage] = load_extension(
+        installed[name], "the synthetic image", ParameterError
+    )
     return kind(size, seed)

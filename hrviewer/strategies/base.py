@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from hrviewer.errors import ParameterError
+from hrviewer.extensions import load_extension
 from hrviewer.strategies.protocol import Plan, PlanContext
 
 __all__ = [
@@ -147,7 +148,7 @@ def get_strategy(name: str) -> Strategy:
     Raises
     ------
     ParameterError
-        If no strategy of that id is installed.
+        If no strategy of that id is installed, or its package is broken.
     """
     try:
         point = _installed()[name]
@@ -155,5 +156,7 @@ def get_strategy(name: str) -> Strategy:
         raise ParameterError(
             f"unknown strategy {name!r}; choose one of: {', '.join(strategy_ids())}"
         ) from None
-    strategy: Strategy = point.load()()
+    strategy: Strategy = load_extension(
+        point, "the strategy", ParameterError, instantiate=True
+    )
     return strategy

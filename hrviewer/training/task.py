@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hrviewer.errors import ModelError, short_message
+from hrviewer.errors import ModelError
+from hrviewer.extensions import load_extension
 from hrviewer.models.card import ModelCard
 
 __all__ = ["GROUP", "Batch", "TaskSet", "TrainingTask", "installed_task_sets"]
@@ -111,13 +112,7 @@ def installed_task_sets() -> dict[str, Callable[[], TaskSet]]:
 
     def loader(entry: Any) -> Callable[[], TaskSet]:
         def load() -> TaskSet:
-            try:
-                task_set: TaskSet = entry.load()
-            except Exception as error:
-                raise ModelError(
-                    f"the training tasks of {entry.name} ({entry.value}) cannot be imported "
-                    f"({short_message(error)}): install its plug-in again"
-                ) from error
+            task_set: TaskSet = load_extension(entry, "the training tasks", ModelError)
             return task_set
 
         return load

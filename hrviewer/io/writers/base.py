@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from hrviewer.errors import HrviewerError, ParameterError, validation_error
+from hrviewer.extensions import load_extension
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 
 __all__ = ["GROUP", "RunWriter", "get_writer", "select_writer", "writer_names"]
@@ -87,7 +88,7 @@ def _installed() -> dict[str, EntryPoint]:
 
 @cache
 def _load(name: str) -> RunWriter:
-    writer: RunWriter = _installed()[name].load()()
+    writer: RunWriter = load_extension(_installed()[name], "the writer", instantiate=True)
     return writer
 
 
@@ -108,13 +109,7 @@ def get_writer(name: str) -> RunWriter:
         raise ParameterError(
             f"there is no format {name!r}; choose one of: {', '.join(writer_names())}"
         )
-    try:
-        return _load(name)
-    except Exception as error:  # a plug-in may raise anything
-        raise HrviewerError(
-            f"the writer of {name} cannot be loaded ({type(error).__name__}: {error}): update or "
-            "remove the package that installed it"
-        ) from error
+    return _load(name)
 
 
 def select_writer(path: Path, name: str | None = None) -> RunWriter:

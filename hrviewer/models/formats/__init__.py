@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 from hrviewer.errors import HrviewerError, ModelError
+from hrviewer.extensions import load_extension
 from hrviewer.models.card import ModelCard
 from hrviewer.models.formats.base import CardDraft, ModelFormat
 from hrviewer.models.loaders import CODE_FORMATS, WEIGHTS_FORMATS, check_weights_format
@@ -34,8 +34,17 @@ ENTRY_POINT_GROUP = "hrviewer.formats"
 
 @cache
 def installed_formats() -> tuple[ModelFormat, ...]:
-    """Return the installed formats, the most specific first."""
-    found: list[Any] = [point.load()() for point in sorted(entry_points(group=ENTRY_POINT_GROUP))]
+    """Return the installed formats, the most specific first.
+
+    Raises
+    ------
+    ModelError
+        If the package of one is broken.
+    """
+    found: list[ModelFormat] = [
+        load_extension(point, "the format of models", ModelError, instantiate=True)
+        for point in sorted(entry_points(group=ENTRY_POINT_GROUP))
+    ]
     return tuple(sorted(found, key=lambda one: -one.priority))
 
 
