@@ -156,7 +156,5 @@ def get_strategy(name: str) -> Strategy:
         raise ParameterError(
             f"unknown strategy {name!r}; choose one of: {', '.join(strategy_ids())}"
         ) from None
-    strategy: Strategy = load_extension(
-        point, "the strategy", ParameterError, instantiate=True
-    )
+    strategy: Strategy = load_extension(point, "the strategy", ParameterError, instantiate=True)
     return strategy
