@@ -1,0 +1,156 @@
+"""A region: a named part of an image, bounded by polygons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hrviewer.errors import ParameterError
+from hrviewer.geometry import Rect
+
+if TYPE_CHECKING:
+    import shapely
+
+__all__ = ["Region"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """A named part of an image, bounded by polygons that may have holes.
+
+    Parameters
+    ----------
+    name : str
+        Name, which identifies it in tables.
+    shape : shapely.Polygon or shapely.MultiPolygon
+        Valid polygons in level-0 pixels ``(x, y)``; see `from_polygons` for others.
+    label : str
+        Class, as of the annotation that it was read from.
+
+    Examples
+    --------
+    >>> square = [[0, 0], [0, 10], [10, 10], [10, 0]]
+    >>> hole = [[4, 4], [4, 6], [6, 6], [6, 4]]
+    >>> region = Region.from_polygons([[square, hole]], "tumour")
+    >>> region.area, region.bounds
+    (96.0, Rect(y=0, x=0, h=10, w=10))
+    """
+
+    name: str
+    shape: shapely.Polygon | shapely.MultiPolygon
+    label: str = "region"
+
+    @classmethod
+    def from_polygons(
+        cls, polygons: Sequence[Sequence[ArrayLike]], name: str, label: str = "region"
+    ) -> Region:
+        """Return the region of one or more polygons.
+
+        Parameters
+        ----------
+        polygons : sequence of sequences of array, shape (n, 2)
+            Parts: each an outer ring and its holes, corners ``(y, x)`` in level-0 pixels. Parts
+            that overlap count once.
+        name, label : str
+            See the class.
+
+        Raises
+        ------
+        ParameterError
+            If a ring has less than three corners, a corner is no number, or there is no area.
+        """
+        import shapely
+
+        rings = [[_corners(ring, name) for ring in part] for part in polygons]
+        parts = [shapely.Polygon(part[0], part[1:]) for part in rings if part]
+        return cls(name, _polygonal(shapely.union_all(shapely.make_valid(parts)), name), label)
+
+    @classmethod
+    def from_rect(cls, rect: Rect, name: str = "region", label: str = "region") -> Region:
+        """Return the region of a rectangle, which is not empty."""
+        import shapely
+
+        return cls(name, _polygonal(shapely.box(rect.x, rect.y, rect.x1, rect.y1), name), label)
+
+    @property
+    def area(self) -> float:
+        """Area in square level-0 pixels."""
+        return float(self.shape.area)
+
+    @property
+    def bounds(self) -> Rect:
+        """The smallest rectangle of whole pixels that contains it."""
+        x, y, x1, y1 = self.shape.bounds
+        top, left = math.floor(y), math.floor(x)
+        return Rect(top, left, math.ceil(y1) - top, math.ceil(x1) - left)
+
+    def clip(self, rect: Rect) -> Region | None:
+        """Return the part within a rectangle; None if there is none."""
+        import shapely
+
+        if self.bounds in rect:
+            return self
+        inside = shapely.intersection(self.shape, shapely.box(rect.x, rect.y, rect.x1, rect.y1))
+        parts = _polygon_parts(inside)
+        return replace(self, shape=_joined(parts)) if parts else None
+
+    def rings(self) -> list[NDArray[np.float64]]:
+        """Return all rings, closed, ``(n, 2)`` in ``(y, x)``.
+
+        Outer rings turn from x towards y, holes the other way.
+        """
+        import shapely
+
+        oriented = shapely.orient_polygons(self.shape)
+        return [
+            shapely.get_coordinates(ring)[:, ::-1]
+            for polygon in shapely.get_parts(oriented)
+            for ring in shapely.get_rings(polygon)
+        ]
+
+
+def _corners(ring: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return a ring's corners as ``(x, y)``."""
+    corners = np.asarray(ring, np.float64)
+    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+        raise ParameterError(f"region {name!r} has a ring without three corners: draw it again")
+    if not np.isfinite(corners).all():
+        raise ParameterError(f"region {name!r} has a corner that is not a number: correct it")
+    return corners[:, ::-1]
+
+
+def _polygon_parts(shape: Any) -> list[Any]:
+    """Return the polygons with an area among the parts of a shape."""
+    import shapely
+
+    parts = shapely.get_parts(shape)
+    # make_valid and intersections may nest collections, and leave lines and points.
+    flat = np.concatenate([shapely.get_parts(part) for part in parts]) if len(parts) else parts
+    kind = shapely.get_type_id(flat)
+    return list(flat[(kind == shapely.GeometryType.POLYGON) & (shapely.area(flat) > 0)])
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Return polygons as one shape."""
+    import shapely
+
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _polygonal(shape: Any, name: str) -> Any:
+    """Return the polygons of a shape.
+
+    Raises
+    ------
+    ParameterError
+        If it has no area.
+    """
+    parts = _polygon_parts(shape)
+    if not parts:
+        raise ParameterError(f"region {name!r} has no area: draw an outline around one")
+    return _joined(parts)
