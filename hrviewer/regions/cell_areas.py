@@ -74,9 +74,7 @@ def _edges(region: Region, low: float, high: float) -> tuple[Floats, Floats]:
     return starts[kept], ends[kept]
 
 
-def _pieces(
-    starts: Floats, ends: Floats, rows: Floats, columns: Floats
-) -> tuple[Floats, Floats]:
+def _pieces(starts: Floats, ends: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
     """Cut edges where they cross lines of the grid; return starts and ends of the pieces."""
     edges = [np.arange(len(starts)), np.arange(len(starts))]
     places = [np.zeros(len(starts)), np.ones(len(starts))]

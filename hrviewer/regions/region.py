@@ -68,7 +68,9 @@ class Region:
 
         rings = [[_corners(ring, name) for ring in part] for part in polygons]
         parts = [shapely.Polygon(part[0], part[1:]) for part in rings if part]
-        return cls(name, _polygonal(shapely.union_all(shapely.make_valid(parts)), name), label)
+        # By structure, a hole that reaches beyond its outer ring adds no area.
+        valid = shapely.make_valid(parts, method="structure", keep_collapsed=False)
+        return cls(name, _polygonal(shapely.union_all(valid), name), label)
 
     @classmethod
     def from_rect(cls, rect: Rect, name: str = "region", label: str = "region") -> Region:

@@ -76,6 +76,8 @@ def test_points_on_shared_edges_and_in_holes():
 def test_crossed_outlines_and_overlapping_parts_count_once():
     bow = Region.from_polygons([[[[0, 0], [10, 10], [10, 0], [0, 10]]]], "bow")
     assert bow.area == 50
+    beyond = Region.from_polygons([[SQUARE, [[10, 10], [10, 20], [20, 20], [20, 10]]]], "beyond")
+    assert beyond.area == 140  # a hole adds nothing where it lies outside
     twice = Region.from_polygons([[SQUARE], [SQUARE]], "twice")
     assert twice.area == 144
     assert twice.clip(Rect(6, 6, 20, 20)).area == 36

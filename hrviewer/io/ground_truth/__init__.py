@@ -16,18 +16,18 @@ import numpy as np
 from hrviewer.errors import GroundTruthError, HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
-from hrviewer.io.dsa import is_dsa, read_dsa
 from hrviewer.io.features import Feature, rectangle
-from hrviewer.io.geojson import read_geojson, read_json_file
 from hrviewer.io.ground_truth.boxes import read_voc
 from hrviewer.io.ground_truth.image_ref import ImageRef
 from hrviewer.io.ground_truth.label_maps import is_label_map, read_labels
+from hrviewer.io.ground_truth.outlines import read_outlines
 from hrviewer.io.ground_truth.points import read_csv, read_json, read_mat
 
 __all__ = [
     "BORDER_TOLERANCE",
     "SUFFIXES",
     "ImageRef",
+    "existing_file",
     "is_label_map",
     "read_features",
     "read_ground_truth",
@@ -81,19 +81,9 @@ def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> G
     HrviewerError
         If the file is missing, damaged, empty, of an unknown format or about another image.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise GroundTruthError(f"there are no annotations at {path}: no such file or folder")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(SUFFIXES)
-        raise GroundTruthError(
-            f"{path.name} is not a known format of ground truth; use one of: {known}"
-        )
-    if path.is_file() and os.path.getsize(path) == 0:
-        raise GroundTruthError(f"{path.name} is empty: choose another file as ground truth")
+    path = existing_file(path)
     try:
-        ground_truth = reader(path, ImageRef(image, shape))
+        ground_truth = READERS[path.suffix.lower()](path, ImageRef(image, shape))
     except HrviewerError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -103,6 +93,27 @@ def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> G
             f"{path.name} contains no annotations, so it cannot be used as ground truth"
         )
     return snap_to_image(ground_truth, path, shape)
+
+
+def existing_file(path: str | Path) -> Path:
+    """Return the path of a file of annotations, checked before it is read.
+
+    Raises
+    ------
+    HrviewerError
+        If it is missing, empty or of an unknown format.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise GroundTruthError(f"there are no annotations at {path}: no such file or folder")
+    if path.suffix.lower() not in READERS:
+        known = ", ".join(SUFFIXES)
+        raise GroundTruthError(
+            f"{path.name} is not a known format of ground truth; use one of: {known}"
+        )
+    if path.is_file() and os.path.getsize(path) == 0:
+        raise GroundTruthError(f"{path.name} is empty: choose another file as ground truth")
+    return path
 
 
 def snap_to_image(ground_truth: GroundTruth, path: Path, shape: tuple[int, int]) -> GroundTruth:
@@ -167,11 +178,7 @@ def read_features(path: str | Path, image: str, shape: tuple[int, int]) -> list[
     path = Path(path).expanduser()
     ground_truth = read_ground_truth(path, image, shape)
     if path.suffix.lower() in (".json", ".geojson"):
-        data = read_json_file(path)
-        if is_dsa(data):
-            return list(read_dsa(data, path))
-        if not (isinstance(data, dict) and "annotations" in data):
-            return list(read_geojson(data, path))
+        return list(read_outlines(path, ImageRef(image, shape)))
     labels = [ground_truth.classes[class_id] for class_id in ground_truth.class_ids]
     places: list[dict[str, Any]]
     if ground_truth.boxes is None:

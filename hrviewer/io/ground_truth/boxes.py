@@ -13,25 +13,32 @@ from hrviewer.errors import GroundTruthError
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
 from hrviewer.io.ground_truth.image_ref import ImageRef
 
-__all__ = ["read_coco", "read_voc"]
+__all__ = ["coco_objects", "read_coco", "read_voc"]
 
 
 def read_coco(data: dict[str, Any], path: Path, image: ImageRef) -> GroundTruth:
     """Read the objects of one image in a COCO file, without groups (``iscrowd``)."""
+    objects = coco_objects(data, path, image)
+    boxes = np.array([entry["bbox"] for _, entry in objects], np.float64).reshape(-1, 4)
+    labels = [label for label, _ in objects]
+    # An image listed without objects is annotated as empty.
+    return ground_truth_from_labels(labels, boxes=boxes[:, [1, 0, 3, 2]], is_annotated=True)
+
+
+def coco_objects(
+    data: dict[str, Any], path: Path, image: ImageRef
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return class and entry of the objects of one image, without groups (``iscrowd``)."""
     images = {str(entry["file_name"]): entry for entry in data["images"]}
     record = images[image.match(path, images)]
     if "height" in record and "width" in record:
         image.check_size(path, record["height"], record["width"])
     names = {entry["id"]: str(entry["name"]) for entry in data.get("categories", [])}
-    objects = [
-        entry
+    return [
+        (names.get(entry.get("category_id"), "object"), entry)
         for entry in data["annotations"]
         if entry["image_id"] == record["id"] and not entry.get("iscrowd")
     ]
-    labels = [names.get(entry.get("category_id"), "object") for entry in objects]
-    boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
-    # An image listed without objects is annotated as empty.
-    return ground_truth_from_labels(labels, boxes=boxes[:, [1, 0, 3, 2]], is_annotated=True)
 
 
 def read_voc(path: Path, image: ImageRef) -> GroundTruth:

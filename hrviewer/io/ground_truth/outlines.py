@@ -1,0 +1,49 @@
+"""Outlines in JSON files: the features of GeoJSON, COCO and the Digital Slide Archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrviewer.io.dsa import is_dsa, read_dsa
+from hrviewer.io.features import Feature, Polygon, rectangle
+from hrviewer.io.geojson import read_geojson, read_json_file
+from hrviewer.io.ground_truth.boxes import coco_objects
+from hrviewer.io.ground_truth.image_ref import ImageRef
+
+__all__ = ["BOXED", "read_outlines"]
+
+BOXED = "outline"
+"""Key of the metadata of features with a mask that is not read, so that their box stands for it."""
+
+
+def read_outlines(path: Path, image: ImageRef) -> Iterator[Feature]:
+    """Yield the features of a JSON file with their outlines, where it has them.
+
+    Raises
+    ------
+    HrviewerError
+        If the file is none of these formats, or about another image.
+    """
+    data = read_json_file(path)
+    if is_dsa(data):
+        yield from read_dsa(data, path)
+    elif isinstance(data, dict) and "annotations" in data:
+        yield from read_coco_outlines(data, path, image)
+    else:
+        yield from read_geojson(data, path)
+
+
+def read_coco_outlines(data: dict[str, Any], path: Path, image: ImageRef) -> Iterator[Feature]:
+    """Yield the objects of one image in a COCO file: polygons, or boxes without any."""
+    for number, (label, entry) in enumerate(coco_objects(data, path, image)):
+        x, y, w, h = map(float, entry["bbox"])
+        mask = entry.get("segmentation") or ()
+        polygons: tuple[Polygon, ...] = (rectangle(y, x, h, w),)
+        metadata = {BOXED: "box"} if isinstance(mask, dict) else {}
+        if isinstance(mask, list) and mask:
+            polygons = tuple((np.asarray(ring, float).reshape(-1, 2)[:, ::-1],) for ring in mask)
+        yield Feature("annotation", label, polygons, number=number, metadata=metadata)

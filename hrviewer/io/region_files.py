@@ -1,0 +1,109 @@
+"""Regions read from annotation files, and written as features."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import count
+from pathlib import Path
+
+from hrviewer.errors import GroundTruthError, HrviewerError
+from hrviewer.geometry import Rect
+from hrviewer.io.features import Feature
+from hrviewer.io.ground_truth import existing_file, read_features
+from hrviewer.io.ground_truth.image_ref import ImageRef
+from hrviewer.io.ground_truth.outlines import BOXED, read_outlines
+from hrviewer.regions import Region
+
+__all__ = ["feature_of_region", "read_regions", "unique_names"]
+
+
+def read_regions(path: str | Path, image: str, shape: tuple[int, int]) -> list[Region]:
+    """Read the regions of an image.
+
+    Formats: polygons with holes in GeoJSON (also QuPath's), COCO and annotations of the Digital
+    Slide Archive, and boxes in CSV and Pascal VOC. Points in the file are left out.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    image : str
+        Name of the image; selects it in files that cover several images.
+    shape : tuple of int
+        Height and width of the image, level-0 pixels.
+
+    Returns
+    -------
+    list of Region
+        Named as in the file, otherwise by their class; names that are not unique get a number.
+
+    Raises
+    ------
+    HrviewerError
+        If the file is missing, damaged, of another format, about another image or without an area.
+    """
+    path = existing_file(path)
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".json", ".geojson"):
+            features = list(read_outlines(path, ImageRef(image, shape)))
+        elif suffix in (".csv", ".xml"):
+            features = read_features(path, image, shape)
+        else:
+            raise GroundTruthError(
+                f"{path.name} has no outlines: give regions as GeoJSON, COCO, an annotation of the "
+                "Digital Slide Archive, or boxes in CSV"
+            )
+        areas = [feature for feature in features if feature.polygons]
+        if any(BOXED in feature.metadata for feature in areas):
+            raise GroundTruthError(f"{path.name} has run-length masks: save regions as polygons")
+        regions = [
+            Region.from_polygons(feature.polygons, feature.name or feature.label, feature.label)
+            for feature in areas
+        ]
+    except HrviewerError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise GroundTruthError(f"{path.name} cannot be read as regions: {error}") from None
+    if not regions:
+        raise GroundTruthError(f"{path.name} marks no area of the image: draw a shape")
+    if all(region.clip(Rect(0, 0, *shape)) is None for region in regions):
+        raise GroundTruthError(
+            f"{path.name} is about another image: all of its regions lie outside "
+            f"{shape[0]} × {shape[1]} pixels"
+        )
+    return unique_names(regions)
+
+
+def unique_names(regions: list[Region]) -> list[Region]:
+    """Return regions whose names are unique: those that are not get a number.
+
+    Examples
+    --------
+    >>> square = [[[0, 0], [0, 1], [1, 1]]]
+    >>> drawn = [Region.from_polygons([square], name) for name in ("tumour", "edge", "tumour")]
+    >>> [region.name for region in unique_names(drawn)]
+    ['tumour 1', 'edge', 'tumour 2']
+    """
+    times = Counter(region.name for region in regions)
+    used = {name for name, number in times.items() if number == 1}
+    named = []
+    for region in regions:
+        name = region.name
+        if times[name] > 1:
+            numbered = (f"{region.name} {number}" for number in count(1))
+            name = next(candidate for candidate in numbered if candidate not in used)
+            used.add(name)
+        named.append(Region(name, region.shape, region.label))
+    return named
+
+
+def feature_of_region(region: Region, number: int) -> Feature:
+    """Return a region as a feature, for the writers of annotation files."""
+    import shapely
+
+    polygons = tuple(
+        tuple(shapely.get_coordinates(ring)[:-1, ::-1] for ring in shapely.get_rings(part))
+        for part in shapely.get_parts(region.shape)
+    )
+    return Feature("annotation", region.label, polygons, name=region.name, number=number)
