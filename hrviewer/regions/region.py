@@ -66,11 +66,13 @@ class Region:
         """
         import shapely
 
-        rings = [[_corners(ring, name) for ring in part] for part in polygons]
-        parts = [shapely.Polygon(part[0], part[1:]) for part in rings if part]
-        # By structure, a hole that reaches beyond its outer ring adds no area.
-        valid = shapely.make_valid(parts, method="structure", keep_collapsed=False)
-        return cls(name, _polygonal(shapely.union_all(valid), name), label)
+        parts = []
+        for rings in polygons:
+            shapes = [shapely.Polygon(_corners(ring, name)) for ring in rings]
+            # Not as one polygon: made valid, a hole that lies outside would become a part.
+            outer, *holes = shapely.make_valid(shapes)
+            parts.append(shapely.difference(outer, shapely.union_all(holes)))
+        return cls(name, _polygonal(shapely.union_all(parts), name), label)
 
     @classmethod
     def from_rect(cls, rect: Rect, name: str = "region", label: str = "region") -> Region:
