@@ -67,7 +67,7 @@ class Region:
         import shapely
 
         parts = []
-        for rings in polygons:
+        for rings in filter(len, polygons):
             shapes = [shapely.Polygon(_corners(ring, name)) for ring in rings]
             # Not as one polygon: made valid, a hole that lies outside would become a part.
             outer, *holes = shapely.make_valid(shapes)

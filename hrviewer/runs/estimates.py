@@ -28,6 +28,7 @@ __all__ = [
     "EstimateText",
     "EvaluationDict",
     "describe_estimate",
+    "estimate_of_part",
     "estimate_to_dict",
     "format_count",
     "format_estimate",
@@ -36,6 +37,7 @@ __all__ = [
     "pluralize",
     "sum_map",
     "true_interval",
+    "with_area",
 ]
 
 Interval = tuple[float, float]
@@ -176,8 +178,6 @@ def estimate_to_dict(
     names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
     per_class = dict(zip(names, map(float, estimate), strict=False))
     total = float(np.sum(estimate))
-    unit = None if pixel_size is None else area_unit(pixel_size)
-    pixel = 0.0 if unit is None else math.prod(pixel_size or ()) / AREA_UNITS[unit][1]
     if not card.counts and card.task != "segmentation":
         best = 0 if card.task == "regression" else int(np.argmax(estimate))
         value = float(estimate[best])
@@ -210,14 +210,8 @@ def estimate_to_dict(
             "ci95_truth": None,
             "exhaustive": exhaustive,
             "per_class": per_class,
-            "fraction": {
-                name: value / counted if counted else 0.0 for name, value in per_class.items()
-            },
         }
-        if unit is None:
-            return area
-        areas = {name: value * pixel for name, value in per_class.items()}
-        return cast(EstimateDict, area | {f"per_class_{unit}": areas})
+        return with_area(area, counted, pixel_size)
     error = card.accuracy.count_error_for(synthetic)
     count: EstimateDict = {
         "kind": "count",
@@ -229,10 +223,84 @@ def estimate_to_dict(
         "exhaustive": exhaustive,
         "per_class": per_class,
     }
-    if unit is None:
-        return count
-    density = total / (counted * pixel) if counted else 0.0
-    return cast(EstimateDict, count | {f"per_{unit}": density})
+    return with_area(count, counted, pixel_size)
+
+
+def with_area(
+    estimate: EstimateDict, area: float, pixel_size: tuple[float, float] | None
+) -> EstimateDict:
+    """Return a count with its density, or areas by class with their fractions and units.
+
+    Parameters
+    ----------
+    estimate : EstimateDict
+        Of the kind ``count`` or ``area``.
+    area : float
+        The area with data that it covers, level-0 pixels.
+    pixel_size : tuple of float, optional
+        µm per pixel, ``(y, x)``.
+    """
+    per_class = estimate["per_class"]
+    more: dict[str, Any] = {}
+    if estimate["kind"] == "area":
+        more["fraction"] = {
+            name: value / area if area else 0.0 for name, value in per_class.items()
+        }
+    if pixel_size is not None:
+        unit = area_unit(pixel_size)
+        pixel = math.prod(pixel_size) / AREA_UNITS[unit][1]
+        if estimate["kind"] == "area":
+            more[f"per_class_{unit}"] = {name: value * pixel for name, value in per_class.items()}
+        else:
+            more[f"per_{unit}"] = estimate["value"] / (area * pixel) if area else 0.0
+    return cast(EstimateDict, estimate | more)
+
+
+def estimate_of_part(
+    whole: EstimateDict,
+    values: NDArray[np.float64],
+    area: float,
+    pixel_size: tuple[float, float] | None,
+    *,
+    exhaustive: bool,
+) -> EstimateDict:
+    """Return the estimate for a part of a run's region.
+
+    Parameters
+    ----------
+    whole : EstimateDict
+        The run's estimate, whose kind and classes the part has.
+    values : ndarray, shape (k,)
+        Per class: counts, areas in level-0 pixels, probabilities or means of the part.
+    area : float
+        The part's area with data, level-0 pixels.
+    pixel_size : tuple of float, optional
+        µm per pixel, ``(y, x)``.
+    exhaustive : bool
+        Whether inference was exhaustive there.
+    """
+    per_class = dict(zip(whole["per_class"], map(float, values), strict=False))
+    best = next(iter(per_class))
+    if whole["kind"] == "probabilities":
+        best = max(per_class, key=lambda name: per_class[name])
+    additive = whole["kind"] in ("count", "area")
+    value = math.fsum(per_class.values()) if additive else per_class[best]
+    part: EstimateDict = {
+        "kind": whole["kind"],
+        "value": value,
+        "ci95": [value, value] if exhaustive else None,
+        "ci95_truth": None,
+        "exhaustive": exhaustive,
+        "per_class": per_class,
+    }
+    if additive:
+        return with_area(part, area, pixel_size)
+    if "vote" in whole:
+        part["vote"] = best
+    for key in ("units", "range"):
+        if key in whole:
+            part[key] = whole[key]
+    return part
 
 
 def true_interval(count: float, interval: Interval, error: CountError) -> Interval:

@@ -24,6 +24,9 @@ from hrviewer.runs.estimates import (
 )
 from hrviewer.runs.layers import LayerDataTuple, layer_tuples
 from hrviewer.runs.lazy_map import RunMaps
+from hrviewer.runs.region_measurement import measure_regions
+from hrviewer.runs.region_table import region_frame
+from hrviewer.runs.settings import RegionsLike, resolve_regions
 from hrviewer.runs.writer import read_header, write_header
 
 __all__ = ["Run"]
@@ -208,6 +211,39 @@ class Run:
         cells in level-0 pixels; ``attrs`` has ``units``, ``cell`` and ``pixel_size``.
         """
         return RunMaps(self)
+
+    def measure(self, regions: RegionsLike) -> pd.DataFrame:
+        """Measure regions on the maps of the run, at once: no inference runs.
+
+        Parameters
+        ----------
+        regions : Region, Rect, path, or a sequence of them
+            Regions, or a file of annotations: GeoJSON of QuPath and others, COCO, the Digital Slide
+            Archive's. Each row counts what is inside its outline, also where regions overlap.
+
+        Returns
+        -------
+        DataFrame
+            A row for each region: ``name``, ``class``; ``area_px2`` in the image and
+            ``data_area_px2`` with data; ``coverage``, the part of it with predictions; ``count``,
+            or areas, fractions, probabilities or means by class; densities; ``ci95_low`` and
+            ``ci95_high`` where inference was exhaustive; ``flops``, ``seconds``, ``bytes_read``
+            and ``pixels_read``, its part of the run's cost.
+
+        Raises
+        ------
+        HrviewerError
+            If a region has no area, a file cannot be read, or the run has no maps.
+
+        Examples
+        --------
+        >>> run = hrviewer.run(image, model, region=(0, 0, 512, 512), progress=False)
+        >>> table = run.measure([hrviewer.Rect(0, 0, 512, 256), hrviewer.Rect(0, 256, 512, 256)])
+        >>> bool(np.isclose(table["count"].sum(), run.estimate["value"]))
+        True
+        """
+        found = resolve_regions(regions, self.header["image"]["path"], self.image_shape)
+        return region_frame(measure_regions(self, found), self.pixel_size)
 
     def layers(self) -> list[LayerDataTuple]:
         """Return cost, saliency, patches, output and objects as napari's layer-data tuples.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,16 @@ from pydantic import ValidationError
 from hrviewer.errors import ParameterError, validation_error
 from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.io.ground_truth import read_region
+from hrviewer.io.region_files import read_regions, unique_names
 from hrviewer.pyramid import Pyramid
+from hrviewer.regions import Region
 from hrviewer.strategies import Params, Strategy
 
-__all__ = ["merge_params", "parse_params", "resolve_region"]
+__all__ = ["RegionsLike", "merge_params", "parse_params", "resolve_region", "resolve_regions"]
+
+RegionLike = Region | Rect | str | Path
+RegionsLike = RegionLike | Sequence[RegionLike]
+"""Regions, rectangles and files of regions, one or several."""
 
 
 def resolve_region(pyramid: Pyramid, region: RectLike | str | Path | None) -> Rect | None:
@@ -22,6 +28,35 @@ def resolve_region(pyramid: Pyramid, region: RectLike | str | Path | None) -> Re
     if isinstance(region, str | Path):
         return read_region(region, pyramid.path or pyramid.name, pyramid.plane_shape)
     return None if region is None else as_rect(region)
+
+
+def resolve_regions(regions: RegionsLike, image: str, shape: tuple[int, int]) -> list[Region]:
+    """Return regions as given and as read from files, with unique names.
+
+    Parameters
+    ----------
+    regions : Region, Rect, path, or a sequence of them
+        The regions.
+    image : str
+        Name of the image; selects it in files that cover several images.
+    shape : tuple of int
+        Height and width of the image, level-0 pixels.
+
+    Raises
+    ------
+    HrviewerError
+        If there is none, one has no area, or a file cannot be read.
+    """
+    given = [regions] if isinstance(regions, Region | Rect | str | Path) else list(regions)
+    found: list[Region] = []
+    for region in given:
+        if isinstance(region, str | Path):
+            found += read_regions(region, image, shape)
+        else:
+            found.append(region if isinstance(region, Region) else Region.from_rect(region))
+    if not found:
+        raise ParameterError("there is no region to measure: pass regions or a file of them")
+    return unique_names(found)
 
 
 def merge_params(
