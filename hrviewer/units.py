@@ -7,6 +7,7 @@ import math
 __all__ = [
     "AREA_UNITS",
     "area_unit",
+    "format_area",
     "format_duration",
     "format_length",
     "format_si",
@@ -38,6 +39,27 @@ def area_unit(pixel_size: tuple[float, float]) -> str:
     """
     side = math.sqrt(pixel_size[0] * pixel_size[1])
     return "mm2" if side < MICROSCOPE_PIXEL else "ha" if side < AERIAL_PIXEL else "km2"
+
+
+def format_area(pixels: float, pixel_size: tuple[float, float] | None) -> str:
+    """Return an area as text, in the unit of the image's areas.
+
+    Parameters
+    ----------
+    pixels : float
+        Square level-0 pixels.
+    pixel_size : tuple of float, optional
+        Micrometres per pixel, ``(y, x)``.
+
+    Examples
+    --------
+    >>> format_area(8e6, (0.5, 0.5)), format_area(8e6, None)
+    ('2 mm²', '8 Mpx')
+    """
+    if pixel_size is None:
+        return format_si(pixels, "px")
+    symbol, size = AREA_UNITS[area_unit(pixel_size)]
+    return f"{pixels * pixel_size[0] * pixel_size[1] / size:.3g} {symbol}"
 
 
 def format_length(micrometres: float) -> str:
