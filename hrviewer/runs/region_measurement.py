@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -88,6 +89,7 @@ def measure_regions(run: Exportable, regions: Sequence[Region]) -> list[RegionDi
     extent = Rect(*header["region"])
     measure = measure_function(run)
     cost = open_map(run, "cost")
+    cost = replace(cost, cells=np.asarray(cost.cells[:]))  # of at most 1024 cells a side
     processed = None if header.get("coverage", 100) >= 100 else processed_cores(run)
     gaps = header.get("data_area") is not None and header["data_area"] < extent.area
     rows: list[RegionDict] = []
