@@ -44,20 +44,21 @@ def cell_areas(region: Region, rows: Floats, columns: Floats) -> Floats:
     """
     n, m = len(rows) - 1, len(columns) - 1
     heights, widths = np.diff(rows), np.diff(columns)
-    # The first column stands for all that is left of the grid: it has no width.
-    first, own = np.zeros((n, m + 1)), np.zeros((n, m + 1))
     starts, ends = _edges(region, rows[0], rows[-1])
     begin, end = _pieces(starts, ends, rows, columns)
     middle = (begin + end) / 2
     row = np.searchsorted(rows, middle[:, 0], "right") - 1
+    # Column 0 stands for all that is left of the grid: it has no width.
     column = np.searchsorted(columns, middle[:, 1], "right")
     kept = (row >= 0) & (row < n) & (column <= m)
     row, column, middle = row[kept], column[kept], middle[kept]
     covered = begin[kept, 0] - end[kept, 0]
-    np.add.at(first, (row, column), covered)
-    right = np.concatenate([[0.0], columns[1:]])[column]
-    np.add.at(own, (row, column), np.where(column > 0, covered * (right - middle[:, 1]), 0.0))
-    areas = own[:, 1:] + np.cumsum(first, axis=1)[:, :-1] * widths
+    right = np.concatenate([[-np.inf], columns[1:]])[column]
+    part = covered * np.maximum(right - middle[:, 1], 0.0)
+    where, size, shape = row * (m + 1) + column, n * (m + 1), (n, m + 1)
+    further = np.bincount(where, covered, size).reshape(shape)
+    own = np.bincount(where, part, size).reshape(shape)
+    areas = own[:, 1:] + np.cumsum(further, axis=1)[:, :-1] * widths
     whole = heights[:, None] * widths
     noise = ROUNDING * (len(starts) + m) * float(whole.max(initial=0.0))
     areas = np.where(areas < noise, 0.0, areas)
