@@ -275,5 +275,6 @@ def format_evaluation(evaluation: Mapping[str, Any]) -> str:
     text = f"{value:,}, error {error:+,.1f}{part}" + (f"  ·  {grids}" if grids else "")
     if "average_precision" in evaluation:
         found = evaluation["average_precision"]
-        text += f" · AP {found['ap']:.3f}, AP50 {found['ap50']:.3f}"
+        kind = "mask AP" if evaluation.get("average_precision_of") == "outlines" else "AP"
+        text += f" · {kind} {found['ap']:.3f}, AP50 {found['ap50']:.3f}"
     return text

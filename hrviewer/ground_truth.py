@@ -5,7 +5,7 @@ Synthetic images come with it, files hold it (`hrviewer.io.ground_truth` reads t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 
-__all__ = ["GroundTruth", "ground_truth_from_labels"]
+__all__ = ["GroundTruth", "OutlineReader", "ground_truth_from_labels"]
+
+OutlineReader = Callable[[NDArray[np.intp]], NDArray[np.object_]]
+"""Returns the outlines of objects by their indices, as shapely's polygons ``(x, y)``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +33,9 @@ class GroundTruth:
         Index into `classes` of each object; all of the first class by default.
     boxes : ndarray of float, shape (n, 4), optional
         ``(y, x, h, w)`` of each object.
+    outlines : callable, optional
+        `OutlineReader`, where objects have outlines that are not their boxes. They may be read from
+        the file only then.
     source : str
         Name of the file, or URL of the synthetic image.
     is_annotated : bool
@@ -42,6 +48,7 @@ class GroundTruth:
     boxes: NDArray[np.float64] | None = None
     source: str = ""
     is_annotated: bool = False
+    outlines: OutlineReader | None = None
 
     def __post_init__(self) -> None:
         points = np.asarray(self.points, np.float64).reshape(-1, 2)
@@ -72,7 +79,17 @@ class GroundTruth:
     def select(self, mask: NDArray[np.bool_]) -> GroundTruth:
         """Return the objects selected by `mask`, which has one value per object."""
         boxes = None if self.boxes is None else self.boxes[mask]
-        return replace(self, points=self.points[mask], class_ids=self.class_ids[mask], boxes=boxes)
+        outlines = self.outlines
+        if outlines is not None:
+            read, chosen = outlines, np.flatnonzero(mask)
+            outlines = lambda which: read(chosen[which])  # noqa: E731
+        return replace(
+            self,
+            points=self.points[mask],
+            class_ids=self.class_ids[mask],
+            boxes=boxes,
+            outlines=outlines,
+        )
 
     def with_points(self, points: NDArray[np.float64], source: str) -> GroundTruth:
         """Return the same objects at other points, from `source`."""
@@ -85,6 +102,7 @@ def ground_truth_from_labels(
     points: NDArray[np.float64] | None = None,
     boxes: NDArray[np.float64] | None = None,
     is_annotated: bool = False,
+    outlines: OutlineReader | None = None,
 ) -> GroundTruth:
     """Return objects from the names of their classes.
 
@@ -96,7 +114,7 @@ def ground_truth_from_labels(
         ``(y, x)``; the centers of the boxes if not given.
     boxes : ndarray, shape (n, 4), optional
         ``(y, x, h, w)``.
-    is_annotated : bool
+    is_annotated, outlines
         See `GroundTruth`.
     """
     classes, class_ids = np.unique(np.array(labels, str), return_inverse=True)
@@ -110,4 +128,5 @@ def ground_truth_from_labels(
         class_ids,
         boxes=boxes,
         is_annotated=is_annotated,
+        outlines=outlines,
     )

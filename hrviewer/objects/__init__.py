@@ -11,8 +11,8 @@ from hrviewer.objects.merging import (
     tile_duplicates,
     unite_objects,
 )
-from hrviewer.objects.outlines import outlines_as_lines
-from hrviewer.objects.suppression import overlapping_pairs, suppress
+from hrviewer.objects.outlines import mask_ring, outlines_as_lines
+from hrviewer.objects.suppression import suppress
 
 __all__ = [
     "CANDIDATE_SCORE",
@@ -21,9 +21,9 @@ __all__ = [
     "MergeSettings",
     "count_classes",
     "drop_refined",
+    "mask_ring",
     "merge_objects",
     "outlines_as_lines",
-    "overlapping_pairs",
     "suppress",
     "tile_duplicates",
     "unite_objects",

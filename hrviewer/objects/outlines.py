@@ -1,4 +1,4 @@
-"""Outlines of objects as lines, to be drawn."""
+"""Outlines of objects as lines, to be drawn, and those of masks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hrviewer.objects.detected_objects import DetectedObjects
 
-__all__ = ["outlines_as_lines"]
+__all__ = ["mask_ring", "outlines_as_lines"]
 
 
 def outlines_as_lines(
@@ -30,3 +30,19 @@ def outlines_as_lines(
         owner.append(np.repeat(np.arange(len(objects)), lengths))
     start, end = np.concatenate(starts), np.concatenate(ends)
     return np.stack([start, end - start], axis=1), np.concatenate(owner)
+
+
+def mask_ring(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the longest outline of a mask, ``(c, 2)``, half-way between the centers of cells.
+
+    A cell's center is half a cell from its corner, so that the outline contains the centers of all
+    cells of the mask and of no other.
+    """
+    from skimage.measure import find_contours
+
+    lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    ring = max(lines, key=len)[:-1] - 0.5
+    # Corners in the middle of straight edges are left out.
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
+    return np.asarray(ring[turns])

@@ -1,12 +1,14 @@
 """Non-maximum suppression of boxes and outlines, for hundreds of thousands at once.
 
 The greedy algorithm (the best object stays and removes those that overlap it, then the next best)
-is run on the graph of overlapping pairs, which a spatial index finds: in each round all objects
-stay that no better undecided one overlaps. The result is that of the greedy loop.
+is run on the graph of pairs that may overlap enough, which a spatial index finds: in each round all
+objects stay that have no better undecided one as a neighbour. Common areas of outlines are computed
+for those that stay and their neighbours only. The result is that of the greedy loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,64 +16,16 @@ from numpy.typing import NDArray
 
 from hrviewer.objects.detected_objects import DetectedObjects
 
-__all__ = ["OverlapMeasure", "overlapping_pairs", "suppress"]
+__all__ = ["OverlapMeasure", "suppress"]
 
 OverlapMeasure = Literal["union", "smaller"]
 """What the common area is divided by: the area of the union (IoU), or of the smaller object."""
 
+QUERY = 4096
+"""Objects whose neighbours are found at once: together they may have many millions."""
+
 Indices = NDArray[np.intp]
-
-
-def overlapping_pairs(
-    objects: DetectedObjects,
-    keys: NDArray[np.int64],
-    overlap: float,
-    measure: OverlapMeasure = "union",
-) -> tuple[Indices, Indices]:
-    """Return the pairs of objects with equal keys that overlap by more than a fraction.
-
-    Parameters
-    ----------
-    objects : DetectedObjects
-        The objects.
-    keys : ndarray of int, shape (n,)
-        Class of each, or another group; pairs are of one group.
-    overlap : float
-        Common area over the area of both together, or of the smaller one.
-    measure : {"union", "smaller"}
-        Which of the two.
-
-    Returns
-    -------
-    first, second : ndarray of int, shape (m,)
-        Indices, each pair once, ``first < second``.
-    """
-    import shapely
-
-    y, x, h, w = objects.boxes.T
-    # A group far away from the others, so that the index finds no pairs across groups.
-    _, group = np.unique(keys, return_inverse=True)
-    span = float(x.max() + w.max() - x.min() + 1) if len(objects) else 1.0
-    shifted = shapely.box(x + group * span, y, x + w + group * span, y + h)
-    first, second = shapely.STRtree(shifted).query(shifted)
-    once = first < second
-    first, second = first[once], second[once]
-    outlined = objects.lengths > 0
-    low_y, low_x = np.maximum(y[first], y[second]), np.maximum(x[first], x[second])
-    high_y = np.minimum((y + h)[first], (y + h)[second])
-    high_x = np.minimum((x + w)[first], (x + w)[second])
-    common = np.clip(high_y - low_y, 0, None) * np.clip(high_x - low_x, 0, None)
-    exact = (outlined[first] | outlined[second]) & (common > 0)
-    areas = objects.areas
-    if exact.any():
-        shapes = shapely.make_valid(objects.polygons())
-        common[exact] = shapely.area(
-            shapely.intersection(shapes[first[exact]], shapes[second[exact]])
-        )
-    total = areas[first] + areas[second] - common
-    base = total if measure == "union" else np.minimum(areas[first], areas[second])
-    same = common > overlap * base
-    return first[same], second[same]
+Floats = NDArray[np.float64]
 
 
 def suppress(
@@ -84,8 +38,15 @@ def suppress(
 
     Parameters
     ----------
-    objects, keys, overlap, measure
-        See `overlapping_pairs`.
+    objects : DetectedObjects
+        The objects.
+    keys : ndarray of int, shape (n,)
+        Class of each, or another group; objects of other groups are no neighbours.
+    overlap : float
+        Common area over the area of both together, or of the smaller one, above which the better
+        one removes the other.
+    measure : {"union", "smaller"}
+        Which of the two.
 
     Returns
     -------
@@ -93,29 +54,91 @@ def suppress(
         Index of the object that stays: the best of those that overlap it, ties in their order.
     """
     n = len(objects)
-    owner = np.arange(n)
     if n < 2:
-        return owner
+        return np.arange(n)
     order = np.argsort(-objects.scores, kind="stable")
-    rank = np.empty(n, np.intp)
-    rank[order] = np.arange(n)
-    first, second = overlapping_pairs(objects, keys, overlap, measure)
-    # By rank, the better one first.
-    better = np.minimum(rank[first], rank[second])
-    worse = np.maximum(rank[first], rank[second])
-    undecided, kept = np.ones(n, bool), np.zeros(n, bool)
-    left, right = better, worse
+    owner = np.empty(n, np.intp)
+    owner[order] = order[_suppress_ranked(objects.take(order), keys[order], overlap, measure)]
+    return owner
+
+
+def _suppress_ranked(
+    objects: DetectedObjects, keys: NDArray[np.int64], overlap: float, measure: OverlapMeasure
+) -> Indices:
+    """Return the owners of objects that are sorted, the best first; see `suppress`."""
+    import shapely
+
+    n, areas = len(objects), objects.areas
+    pairs = list(_possible_pairs(objects, areas, keys, overlap, measure))
+    better, worse = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    outlined = objects.lengths > 0
+    shapes = shapely.make_valid(objects.polygons()) if outlined.any() else None
+
+    def overlaps(one: Indices, other: Indices) -> NDArray[np.bool_]:
+        common = _common_boxes(objects.boxes, one, other)
+        exact = np.flatnonzero(outlined[one] | outlined[other])
+        if shapes is not None and len(exact):
+            crossed = shapely.intersection(shapes[one[exact]], shapes[other[exact]])
+            common[exact] = shapely.area(crossed)
+        return _share(common, areas[one], areas[other], measure) > overlap
+
+    undecided, owner = np.ones(n, bool), np.full(n, n)
     while undecided.any():
         blocked = np.zeros(n, bool)
-        blocked[right] = True
+        blocked[worse[undecided[better]]] = True
         stays = undecided & ~blocked
-        kept |= stays
+        owner[stays] = np.flatnonzero(stays)
         undecided &= blocked
-        undecided[right[stays[left]]] = False
-        open_pairs = undecided[left] & undecided[right]
-        left, right = left[open_pairs], right[open_pairs]
-    kept_by = np.where(kept, np.arange(n), n)
-    removes = kept[better]
-    np.minimum.at(kept_by, worse[removes], better[removes])
-    owner[order] = order[kept_by]
+        # One that was removed already may overlap a better one, too, which then represents it.
+        tested = stays[better] & (better < owner[worse])
+        one, other = better[tested], worse[tested]
+        same = overlaps(one, other)
+        np.minimum.at(owner, other[same], one[same])
+        undecided[other[same]] = False
+        left = undecided[better] & (undecided[worse] | (better < owner[worse]))
+        better, worse = better[left], worse[left]
     return owner
+
+
+def _possible_pairs(
+    objects: DetectedObjects,
+    areas: Floats,
+    keys: NDArray[np.int64],
+    overlap: float,
+    measure: OverlapMeasure,
+) -> Iterator[tuple[Indices, Indices]]:
+    """Yield pairs of objects with equal keys whose boxes and areas allow the overlap.
+
+    The first of each has the lower index.
+    """
+    import shapely
+
+    y, x, h, w = objects.boxes.T
+    # A group far away from the others, so that the index finds no pairs across groups.
+    _, group = np.unique(keys, return_inverse=True)
+    shift = group * (float(x.max() + w.max() - x.min()) + 1)
+    boxes = shapely.box(x + shift, y, x + w + shift, y + h)
+    tree = shapely.STRtree(boxes)
+    for start in range(0, len(objects), QUERY):
+        first, second = tree.query(boxes[start : start + QUERY])
+        first += start
+        once = first < second
+        first, second = first[once], second[once]
+        one, other = areas[first], areas[second]
+        most = np.minimum(_common_boxes(objects.boxes, first, second), np.minimum(one, other))
+        # Rounding must not exclude a pair at its own threshold.
+        possible = _share(most, one, other, measure) > overlap * (1 - 1e-9)
+        yield first[possible], second[possible]
+
+
+def _common_boxes(boxes: Floats, one: Indices, other: Indices) -> Floats:
+    """Return the common areas of pairs of boxes ``(y, x, h, w)``."""
+    low = np.maximum(boxes[one, :2], boxes[other, :2])
+    high = np.minimum(boxes[one, :2] + boxes[one, 2:], boxes[other, :2] + boxes[other, 2:])
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=1))
+
+
+def _share(common: Floats, one: Floats, other: Floats, measure: OverlapMeasure) -> Floats:
+    """Return common areas over the areas of both together, or of the smaller one."""
+    base = one + other - common if measure == "union" else np.minimum(one, other)
+    return common / np.maximum(base, np.finfo(float).tiny)

@@ -134,8 +134,8 @@ def compare(
         ``game4``                         grid average mean error of counts over 256 cells; None
                                           where only a part of the region was processed
         ``coverage``                      part of the region that the estimate rests on, per cent
-        ``ap50``                          average precision of detected boxes at an intersection
-                                          over union of 0.5
+        ``ap50``                          average precision of detected boxes, or outlines where
+                                          both have any, at an intersection over union of 0.5
         ``flops``                         nominal FLOPs
         ``of_once_per_pixel``             FLOPs over those of ``main`` once on every pixel
         ``of_patches``                    FLOPs over those of ``patches`` at its defaults, where it

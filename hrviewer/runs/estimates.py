@@ -124,7 +124,9 @@ class EvaluationDict(TypedDict):
     precision: NotRequired[float | None]
     """Average precision of a density's peaks, where the ground truth has boxes."""
     average_precision: NotRequired[dict[str, float]]
-    """COCO's of detected boxes: ``ap``, ``ap50`` and ``ap75``, where the ground truth has boxes."""
+    """COCO's of objects: ``ap``, ``ap50`` and ``ap75``, where the ground truth has boxes."""
+    average_precision_of: NotRequired[Literal["boxes", "outlines"]]
+    """What was compared: outlines where both the ground truth and the objects have any."""
     dice: NotRequired[dict[str, float]]
     """By class, of a segmentation."""
 

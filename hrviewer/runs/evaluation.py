@@ -30,7 +30,7 @@ from hrviewer.runs.metrics import (
     peaks,
     point_counts,
 )
-from hrviewer.runs.object_metrics import has_boxes, object_precision
+from hrviewer.runs.object_metrics import compares_outlines, has_boxes, object_precision
 from hrviewer.runs.run import Run
 
 __all__ = [
@@ -127,7 +127,8 @@ def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
 
     The last two are not given where only a part of the region was processed.
 
-    Where the ground truth has boxes, it is COCO's of a detector's boxes. Of a density, its peaks
+    Where the ground truth has boxes, it is COCO's of a detector's boxes; of its outlines where both
+    have any. Of a density, its peaks
     count as detections, the highest first, as in the evaluation of crowd localisation (Idrees et
     al., *Composition Loss for Counting, Density Map Estimation and Localization in Dense Crowds*,
     ECCV 2018).
@@ -148,6 +149,8 @@ def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
     if whole and has_objects(run) and has_boxes(inside):
         _, objects, classes = read_objects(run, score=CANDIDATE_SCORE)
         evaluation["average_precision"] = object_precision(objects, classes, inside)
+        outlined = compares_outlines(objects, inside)
+        evaluation["average_precision_of"] = "outlines" if outlined else "boxes"
         return evaluation
     if whole and inside.boxes is not None:
         evaluation["precision"] = localization_precision(cells, cell, run.region, inside)

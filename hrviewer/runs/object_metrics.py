@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.objects import DetectedObjects
 
-__all__ = ["as_ground_truth", "has_boxes", "object_precision"]
+__all__ = ["as_ground_truth", "compares_outlines", "has_boxes", "object_precision"]
 
 GROUP_BOXES = 400
 """Boxes of a group, about."""
@@ -27,7 +28,9 @@ GROUP_BOXES = 400
 def object_precision(
     objects: DetectedObjects, classes: tuple[str, ...], truth: GroundTruth
 ) -> dict[str, float]:
-    """Return COCO's average precision of boxes, over the classes of the ground truth.
+    """Return COCO's average precision, over the classes of the ground truth.
+
+    Of outlines (COCO's ``segm``, oriented boxes) where both have them, else of boxes.
 
     Parameters
     ----------
@@ -45,6 +48,7 @@ def object_precision(
         ``ap`` is the mean over intersections over union of .50 to .95, ``ap50`` and ``ap75`` those
         at .50 and .75.
     """
+    import shapely
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -81,6 +85,9 @@ def object_precision(
         evaluation = COCOeval(reference, results, "bbox")
         evaluation.params.maxDets = [max(1, len(objects))]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e15]], ["all"]
+        if compares_outlines(objects, truth) and truth.outlines is not None:
+            shapes = np.concatenate([truth.outlines(np.arange(n)), objects.polygons()])
+            evaluation.computeIoU = partial(overlap_matrix, evaluation, shapely.make_valid(shapes))
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, 0]  # IoU, recall, class
@@ -94,6 +101,48 @@ def object_precision(
     }
 
 
+def overlap_matrix(
+    evaluation: Any, shapes: NDArray[np.object_], image: int, category: int
+) -> NDArray[np.float64] | list[float]:
+    """Return the intersections over union of one class's outlines in an image.
+
+    In place of ``COCOeval.computeIoU``, which compares boxes, or masks at the image's resolution.
+
+    Parameters
+    ----------
+    evaluation : COCOeval
+        Its annotations' ids are indices into `shapes`, from 1.
+    shapes : ndarray of shapely geometries
+        Of ground truth and predictions.
+    image, category : int
+        Ids.
+
+    Returns
+    -------
+    ndarray, shape (predictions, objects)
+        Predictions are sorted, the most confident first; an empty list if there are none of either.
+    """
+    import shapely
+
+    found, expected = evaluation._dts[image, category], evaluation._gts[image, category]
+    if not found or not expected:
+        return []
+    order = np.argsort([-one["score"] for one in found], kind="stable")
+    rows = shapes[[found[i]["id"] - 1 for i in order]]
+    columns = shapes[[one["id"] - 1 for one in expected]]
+    overlaps = np.zeros((len(rows), len(columns)))
+    i, j = shapely.STRtree(columns).query(rows)
+    common = shapely.area(shapely.intersection(rows[i], columns[j]))
+    together = shapely.area(rows[i]) + shapely.area(columns[j]) - common
+    overlaps[i, j] = common / np.maximum(together, np.finfo(float).tiny)
+    return overlaps
+
+
+def compares_outlines(objects: DetectedObjects, truth: GroundTruth) -> bool:
+    """Return whether `object_precision` is of outlines; else it is of boxes."""
+    return truth.outlines is not None and objects.has_outlines
+
+
 def has_boxes(truth: GroundTruth) -> bool:
     """Return whether there are objects, and all have boxes of a size."""
     return truth.boxes is not None and len(truth) > 0 and bool((truth.boxes[:, 2:] > 0).all())
@@ -102,7 +151,12 @@ def has_boxes(truth: GroundTruth) -> bool:
 def as_ground_truth(objects: DetectedObjects, classes: tuple[str, ...], source: str) -> GroundTruth:
     """Return predicted objects as the ground truth for other predictions."""
     return GroundTruth(
-        objects.centers, classes, objects.class_ids, boxes=objects.boxes, source=source
+        objects.centers,
+        classes,
+        objects.class_ids,
+        boxes=objects.boxes,
+        source=source,
+        outlines=objects.polygons().__getitem__ if objects.has_outlines else None,
     )
 
 

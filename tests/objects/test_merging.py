@@ -84,6 +84,35 @@ def test_merging_equals_two_greedy_loops(n: int, seed: int, score: float) -> Non
         assert (np.diff(everything.scores[chosen]) <= 0).all()
 
 
+def test_thousands_of_oriented_boxes_are_few_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each candidate is compared with objects near it, not with all candidates."""
+    rng = np.random.default_rng(0)
+    objects, copies = 40, 50
+    corner = 100.0 * np.stack([np.arange(objects) // 8, np.arange(objects) % 8], axis=1)
+    diamond = np.array([[0, 30], [30, 60], [60, 30], [30, 0]], float)
+    rings = np.repeat(corner, copies, axis=0)[:, None] + diamond
+    rings += rng.normal(0, 1, (len(rings), 1, 2))
+    low, high = rings.min(axis=1), rings.max(axis=1)
+    candidates = DetectedObjects(
+        np.concatenate([low, high - low], axis=1),
+        rng.random(len(rings)).astype(np.float32),
+        np.zeros(len(rings), np.int64),
+        lengths=np.full(len(rings), 4),
+        corners=rings.reshape(-1, 2),
+    )
+    compared = []
+    intersection = shapely.intersection
+
+    def counting(one: np.ndarray, other: np.ndarray) -> object:
+        compared.append(len(one))
+        return intersection(one, other)
+
+    monkeypatch.setattr(shapely, "intersection", counting)
+    kept = suppress(candidates, candidates.class_ids, 0.45) == np.arange(len(candidates))
+    assert kept.sum() == objects
+    assert sum(compared) == objects * (copies - 1)
+
+
 def test_only_objects_whose_center_is_in_the_region_count() -> None:
     boxes = np.array([[0, 0, 10, 10], [4, 20, 4, 4], [3, 40, 4, 4]], float)
     objects = DetectedObjects(boxes, np.ones(3, np.float32), np.zeros(3, np.int64))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+import tifffile
 import xarray
 import zarr
 from instance_maps import Maps, discs, maps, masks
@@ -17,8 +18,11 @@ from pycocotools import coco as pycoco
 from toys import ToyBundle
 
 import hrviewer
+from hrviewer.formatting import format_evaluation
 from hrviewer.geometry import Rect
+from hrviewer.io.ground_truth import read_ground_truth
 from hrviewer.runs import Run, run
+from hrviewer.runs.evaluation import evaluate_count
 
 SIZE = 210, 260
 DISCS = discs(*SIZE, 300, seed=3)
@@ -88,6 +92,25 @@ def test_exports_have_the_outlines(tmp_path: Path) -> None:
         outer = np.array(one["segmentation"][0]).reshape(-1, 2)
         assert shapely.Polygon(outer).equals(shape)
         assert one["area"] == pytest.approx(shape.area)
+
+
+def test_outlines_are_evaluated(tmp_path: Path) -> None:
+    """Against its own exports a run has an average precision of 1; against the discs nearly."""
+    found = ran("hovernet", tmp_path / "x.run.zarr")
+    only = {"patches": False, "annotations": False}
+    files = [
+        hrviewer.export(found, tmp_path / "a.geojson", **only),
+        hrviewer.export(found, tmp_path / "a.coco.json", **only),
+    ]
+    tifffile.imwrite(tmp_path / "a.tif", masks(*SIZE, DISCS).astype(np.uint16))
+    for path in [*files, tmp_path / "a.tif"]:
+        truth = read_ground_truth(path, found.header["image"]["path"], SIZE)
+        evaluation = evaluate_count(found, truth)
+        assert evaluation["average_precision_of"] == "outlines"
+        precision = evaluation["average_precision"]
+        assert precision["ap50"] == pytest.approx(1)
+        assert precision["ap"] == pytest.approx(1) if path in files else precision["ap"] > 0.7
+    assert "mask AP" in format_evaluation(evaluation)
 
 
 def test_the_label_map_has_every_pixel_of_every_instance(tmp_path: Path) -> None:

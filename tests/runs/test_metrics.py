@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -244,3 +246,60 @@ def test_precision_of_boxes_in_groups_is_that_of_one_image(names, monkeypatch):
     at50 = precision[0][precision[0] >= 0]
     assert_allclose(result["ap50"], at50.mean())
     assert 0 < result["ap"] < result["ap50"]
+
+
+def test_precision_of_outlines_is_that_of_masks():
+    """Outlines on pixels' edges are masks exactly: COCO's numbers for those."""
+    from pycocotools import mask
+
+    rng = np.random.default_rng(4)
+    side, n = 160, 40
+    corner = rng.integers(0, side - 24, (n, 2))
+    size, notch = rng.integers(8, 20, (n, 2)), rng.integers(2, 7, (n, 2))
+    moved = corner + rng.integers(-2, 3, (n, 2)).clip(-corner)
+
+    def shapes(at):
+        """Return the outlines of L-shaped objects, and their masks."""
+        (y, x), (h, w), (a, b) = at.T, size.T, notch.T
+        rings = [y, x, y, x + w - b, y + a, x + w - b, y + a, x + w, y + h, x + w, y + h, x]
+        masks = np.zeros((n, side, side), np.uint8)
+        for i in range(n):
+            masks[i, y[i] : y[i] + h[i], x[i] : x[i] + w[i]] = 1
+            masks[i, y[i] : y[i] + a[i], x[i] + w[i] - b[i] : x[i] + w[i]] = 0
+        return np.stack(rings, 1).reshape(n, 6, 2).astype(float), masks
+
+    (real, real_masks), (near, near_masks) = shapes(corner), shapes(moved)
+    found = DetectedObjects(
+        np.c_[moved, size].astype(float),
+        rng.random(n).astype(np.float32),
+        np.zeros(n, np.int64),
+        lengths=np.full(n, 6),
+        corners=near.reshape(-1, 2),
+    )
+    polygons = np.array([shapely.Polygon(ring[:, ::-1]) for ring in real])
+    truth = GroundTruth(
+        corner, boxes=np.c_[corner, size].astype(float), outlines=polygons.__getitem__
+    )
+    result = object_metrics.object_precision(found, ("object",), truth)
+    expected, predicted = COCO(), COCO()
+    for coco, masks in ((expected, real_masks), (predicted, near_masks)):
+        coco.dataset = {
+            "images": [{"id": 1, "height": side, "width": side}],
+            "categories": [{"id": 1}],
+            "annotations": [
+                {"id": i + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": int(one.sum()),
+                 "segmentation": mask.encode(np.asfortranarray(one)),
+                 "score": float(found.scores[i])}
+                for i, one in enumerate(masks)
+            ],
+        }  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
+    evaluation = COCOeval(expected, predicted, "segm")
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, 0, 0, 2]
+    assert_allclose(result["ap"], precision.mean())
+    boxes = object_metrics.object_precision(found, ("object",), replace(truth, outlines=None))
+    assert result["ap"] != boxes["ap"]

@@ -1,4 +1,7 @@
-"""Ground truth as boxes: COCO and Pascal VOC. The point of an object is its box's centre."""
+"""Ground truth as boxes: COCO, with polygons where it has them, and Pascal VOC.
+
+The point of an object is its box's centre.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import numpy as np
 
 from hrviewer.errors import GroundTruthError
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
+from hrviewer.io.features import Polygon
 from hrviewer.io.ground_truth.image_ref import ImageRef
+from hrviewer.io.ground_truth.object_outlines import outlines_of_polygons
 
-__all__ = ["coco_objects", "read_coco", "read_voc"]
+__all__ = ["coco_objects", "coco_polygons", "read_coco", "read_voc"]
 
 
 def read_coco(data: dict[str, Any], path: Path, image: ImageRef) -> GroundTruth:
@@ -22,7 +27,10 @@ def read_coco(data: dict[str, Any], path: Path, image: ImageRef) -> GroundTruth:
     boxes = np.array([entry["bbox"] for _, entry in objects], np.float64).reshape(-1, 4)
     labels = [label for label, _ in objects]
     # An image listed without objects is annotated as empty.
-    return ground_truth_from_labels(labels, boxes=boxes[:, [1, 0, 3, 2]], is_annotated=True)
+    outlines = outlines_of_polygons([coco_polygons(entry) for _, entry in objects])
+    return ground_truth_from_labels(
+        labels, boxes=boxes[:, [1, 0, 3, 2]], is_annotated=True, outlines=outlines
+    )
 
 
 def coco_objects(
@@ -39,6 +47,14 @@ def coco_objects(
         for entry in data["annotations"]
         if entry["image_id"] == record["id"] and not entry.get("iscrowd")
     ]
+
+
+def coco_polygons(entry: dict[str, Any]) -> tuple[Polygon, ...]:
+    """Return the polygons of an object; empty if it has a box only, or a mask in run lengths."""
+    mask = entry.get("segmentation")
+    if not isinstance(mask, list):
+        return ()
+    return tuple((np.asarray(ring, float).reshape(-1, 2)[:, ::-1],) for ring in mask)
 
 
 def read_voc(path: Path, image: ImageRef) -> GroundTruth:

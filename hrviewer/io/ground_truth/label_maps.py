@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hrviewer.errors import GroundTruthError, HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
 from hrviewer.io.ground_truth.image_ref import ImageRef
+from hrviewer.objects import mask_ring
 from hrviewer.pyramid import Pyramid, open_pyramid
 
 __all__ = ["is_label_map", "iter_windows", "open_labels", "read_labels"]
@@ -83,7 +85,42 @@ def read_labels(path: Path, image: ImageRef) -> GroundTruth:
     rows = merge_measurements(parts)
     points = rows[:, 2:4] / rows[:, 1:2]
     boxes = np.hstack([rows[:, 4:6], rows[:, 6:8] - rows[:, 4:6]])
-    return ground_truth_from_labels(["object"] * len(rows), points=points, boxes=boxes)
+    return ground_truth_from_labels(
+        ["object"] * len(rows),
+        points=points,
+        boxes=boxes,
+        outlines=partial(read_label_outlines, path, image, rows[:, 0].astype(np.int64), boxes),
+    )
+
+
+def read_label_outlines(
+    path: Path,
+    image: ImageRef,
+    numbers: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    which: NDArray[np.intp],
+) -> NDArray[np.object_]:
+    """Return the outlines of some objects of a label map, of several parts the longest.
+
+    Parameters
+    ----------
+    path, image
+        As in `read_labels`.
+    numbers, boxes : ndarray
+        Object ids and ``(y, x, h, w)`` of all objects.
+    which : ndarray of int
+        Indices of the objects.
+    """
+    import shapely
+
+    outlines = np.empty(len(which), object)
+    with open_labels(path, image) as labels:
+        for i, at in enumerate(which):
+            y, x, h, w = boxes[at].astype(int)
+            values = labels.levels[0].read(y, y + h, x, x + w)[..., 0]
+            ring = mask_ring(values == numbers[at]) + np.array([y, x])
+            outlines[i] = shapely.Polygon(ring[:, ::-1])
+    return outlines
 
 
 def measure_objects(values: NDArray[np.integer], rect: Rect) -> NDArray[np.float64]:

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hrviewer.io.dsa import is_dsa, read_dsa
-from hrviewer.io.features import Feature, Polygon, rectangle
+from hrviewer.io.features import Feature, rectangle
 from hrviewer.io.geojson import read_geojson, read_json_file
-from hrviewer.io.ground_truth.boxes import coco_objects
+from hrviewer.io.ground_truth.boxes import coco_objects, coco_polygons
 from hrviewer.io.ground_truth.image_ref import ImageRef
 
 __all__ = ["BOXED", "read_outlines"]
@@ -41,9 +39,6 @@ def read_coco_outlines(data: dict[str, Any], path: Path, image: ImageRef) -> Ite
     """Yield the objects of one image in a COCO file: polygons, or boxes without any."""
     for number, (label, entry) in enumerate(coco_objects(data, path, image)):
         x, y, w, h = map(float, entry["bbox"])
-        mask = entry.get("segmentation") or ()
-        polygons: tuple[Polygon, ...] = (rectangle(y, x, h, w),)
-        metadata = {BOXED: "box"} if isinstance(mask, dict) else {}
-        if isinstance(mask, list) and mask:
-            polygons = tuple((np.asarray(ring, float).reshape(-1, 2)[:, ::-1],) for ring in mask)
+        polygons = coco_polygons(entry) or (rectangle(y, x, h, w),)
+        metadata = {BOXED: "box"} if isinstance(entry.get("segmentation"), dict) else {}
         yield Feature("annotation", label, polygons, number=number, metadata=metadata)

@@ -15,6 +15,7 @@ from hrviewer.io.dsa import is_dsa, read_dsa
 from hrviewer.io.geojson import CLASS_KEYS, read_geojson, read_json_file
 from hrviewer.io.ground_truth.boxes import read_coco
 from hrviewer.io.ground_truth.image_ref import ImageRef
+from hrviewer.io.ground_truth.object_outlines import outlines_of_polygons
 
 __all__ = ["read_csv", "read_json", "read_mat", "write_csv"]
 
@@ -133,4 +134,5 @@ def read_json(path: Path, image: ImageRef) -> GroundTruth:
         [feature.label for feature in features],
         points=np.array([feature.center for feature in features]),
         boxes=np.array([feature.box for feature in features]),
+        outlines=outlines_of_polygons([feature.polygons for feature in features]),
     )

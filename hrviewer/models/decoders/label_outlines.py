@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.models.decoders.base import Candidates
+from hrviewer.objects import mask_ring
 
 __all__ = ["candidates_from_labels"]
 
@@ -43,19 +44,3 @@ def candidates_from_labels(
         return np.asarray((ring + corner) * stride + offset)
 
     return Candidates(boxes.astype(np.float32), scores.astype(np.float32), classes, outline)
-
-
-def mask_ring(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the longest outline of a mask, ``(c, 2)``, half-way between the centers of cells.
-
-    A cell's center is half a cell from its corner, so that the outline contains the centers of all
-    cells of the mask and of no other.
-    """
-    from skimage.measure import find_contours
-
-    lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
-    ring = max(lines, key=len)[:-1] - 0.5
-    # Corners in the middle of straight edges are left out.
-    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
-    return np.asarray(ring[turns])
