@@ -4,6 +4,7 @@
     python -m benchmarks.accuracy nuclei --images tissue --write
     python -m benchmarks.accuracy nuclei --photos DATA_FOLDER --split val --write
     python -m benchmarks.accuracy crowd --images crowd --role scout --write
+    python -m benchmarks.accuracy crowd --images crowd --role transformer --write
     python -m benchmarks.accuracy crowd --images crowd --sizes 2048x8 --scales 1..2,2..4/8 --write
 
 Measured on synthetic images with seeds of validation, or on labelled photos, and written into the
@@ -70,6 +71,9 @@ MIN_PAIRS = 40
 CELLS = {"scout": 64, "scanner": 128}
 """Side of the cells that `zoom` and `scanner` measure, in pixels."""
 
+STAND_INS = "head", "transformer"
+"""Roles that predict a whole region, without measurements by ``main``."""
+
 SELECTED = (0.01, 0.03, 0.1, 0.3)
 """Fractions of the cells that are taken as measured."""
 
@@ -123,13 +127,17 @@ def fit_count_error(pairs: CountPairs, measurement: Measurement) -> CountError:
     )
     corrected = np.maximum(pairs.predicted, 0) / (1 + fitted.bias)
     scores = (pairs.true - corrected) / np.array([*map(fitted.deviation, corrected)])
-    ends = [fitted.quantiles]
-    for side in np.unique(pairs.side):
-        at = pairs.side == side
-        if at.sum() >= MIN_PAIRS:
-            ends.append(tuple(np.quantile(scores[at], SAFE_QUANTILES)))
-    low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    return fitted.model_copy(update={"quantiles": (round(float(low), 2), round(float(high), 2))})
+    low, high = safe_quantiles(scores, pairs.side)
+    ends = min(low, fitted.quantiles[0]), max(high, fitted.quantiles[1])
+    return fitted.model_copy(update={"quantiles": (round(ends[0], 2), round(ends[1], 2))})
+
+
+def safe_quantiles(scores: Floats, side: NDArray[np.floating | np.integer]) -> tuple[float, float]:
+    """Return the outermost quantiles of the sizes of regions that have enough of them, or none."""
+    sizes = [side == each for each in np.unique(side) if (side == each).sum() >= MIN_PAIRS]
+    ends = np.array([np.quantile(scores[at], SAFE_QUANTILES) for at in sizes]).reshape(-1, 2)
+    low, high = ends[:, 0].min(initial=0.0), ends[:, 1].max(initial=0.0)
+    return float(low), float(high)
 
 
 def fit_scale_point(scale: float, counts: Floats, native: Floats) -> ScalePoint:
@@ -168,12 +176,15 @@ class Remainders:
     predicted, variance, exact, total : ndarray, shape (n,)
         Predictions of a scout or scanner, their variances, the counts of ``main`` there, and its
         count of the whole image.
+    side : ndarray, shape (n,)
+        Side of the image or region.
     """
 
     predicted: Floats
     variance: Floats
     exact: Floats
     total: Floats
+    side: Floats
 
 
 def fit_prediction_error(sums: Remainders, measurement: Measurement) -> PredictionError:
@@ -196,7 +207,7 @@ def fit_prediction_error(sums: Remainders, measurement: Measurement) -> Predicti
             for start in starts]  # fmt: skip
     best = min(fits, key=lambda fit: float(fit.fun)).x
     scores = (sums.exact - best[0] * sums.predicted) / np.sqrt(variance(best))
-    low, high = np.quantile(scores, SAFE_QUANTILES)
+    low, high = safe_quantiles(scores, sums.side)
     return PredictionError(
         **measurement.model_dump(),
         ratio=round(float(best[0]), 3),
@@ -205,13 +216,13 @@ def fit_prediction_error(sums: Remainders, measurement: Measurement) -> Predicti
         # Ratios of cells differ at least as much as those of whole images.
         cell_deviation=round(abs(float(best[2])), 3),
         slack=SLACK,
-        quantiles=(round(min(float(low), -1.96), 2), round(max(float(high), 1.96), 2)),
+        quantiles=(round(min(low, -1.96), 2), round(max(high, 1.96), 2)),
     )
 
 
 def sum_remainders(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remainders:
     """Sum what is left beyond several selections of cells, as `zoom` and `scanner` select them."""
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[tuple[float, ...]] = []
     for side, seed in parse_sizes(sizes):
         with open_pyramid(f"sample:{name}?size={side}&seed={seed}") as pyramid:
             coarse, exact = maps.of(pyramid, role), maps.of(pyramid)
@@ -225,9 +236,27 @@ def sum_remainders(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remai
         for selected in SELECTED:
             left = order[int(selected * len(order)) :]
             rows.append((predicted[left].sum(), variance[left].clip(0).sum(), counts[left].sum(),
-                         counts.sum()))  # fmt: skip
+                         counts.sum(), side))  # fmt: skip
         print(f"{name} {side} {seed}", file=sys.stderr)
     return Remainders(*np.array(rows).T)
+
+
+def sum_regions(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remainders:
+    """Sum the predictions of a role that stands in for ``main``, in images and their regions."""
+    parts: list[Floats] = []
+    for side, seed in parse_sizes(sizes):
+        with open_pyramid(f"sample:{name}?size={side}&seed={seed}") as pyramid:
+            found, exact = maps.of(pyramid, role), maps.of(pyramid)
+        region = side
+        while region >= MIN_REGION:
+            predicted, variance = sum_blocks(found.values[:2], region // found.cell).reshape(2, -1)
+            counts = sum_blocks(exact.values[0], region // exact.cell).ravel()
+            of_side = np.full(len(counts), float(region))
+            parts.append(np.array([predicted, variance.clip(0), counts, counts, of_side]))
+            region //= 2
+        print(f"{name} {side} {seed}: {parts[-1][0].sum():.1f} of {counts.sum():.1f}",
+              file=sys.stderr)  # fmt: skip
+    return Remainders(*np.concatenate(parts, axis=1))
 
 
 def parse_sizes(text: str) -> Iterator[tuple[int, int]]:
@@ -399,7 +428,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--sizes", default=SIZES, help="sides and numbers of synthetic images")
     parser.add_argument("--scales", default="", help="scales of a curve: 1..2,3,4")
     parser.add_argument(
-        "--role", default="main", help="main; head, of compression; scout or scanner, against main"
+        "--role", default="main", help="main; scout, scanner, head or transformer, against main"
     )
     parser.add_argument("--maps", type=Path, help="folder of outputs; in the cache by default")
     parser.add_argument("--write", action="store_true", help="write into the card")
@@ -407,9 +436,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     found: CountError | ScaleCurve | PredictionError
     report: dict[str, Any] = {}
     with NetworkMaps.open(options.model, options.maps) as maps:
-        if options.role in CELLS:
+        if options.role in {*CELLS, *STAND_INS}:
             images = len(list(parse_sizes(options.sizes)))
-            sums = sum_remainders(maps, options.images, options.sizes, options.role)
+            sum_up = sum_remainders if options.role in CELLS else sum_regions
+            sums = sum_up(maps, options.images, options.sizes, options.role)
             found = fit_prediction_error(sums, describe(options, images))
         elif options.scales:
             scales = parse_scales(options.scales)

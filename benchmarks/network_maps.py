@@ -25,6 +25,7 @@ from hrviewer.engine import (
     run_plan,
 )
 from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.geometry import Rect
 from hrviewer.models import open_bundle
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid import Pyramid
@@ -44,6 +45,9 @@ from hrviewer.strategies.tiling import batches, tiles
 __all__ = ["NetworkMap", "NetworkMaps", "sum_blocks", "true_counts"]
 
 Floats = NDArray[np.float64]
+
+CELLS = {"head": 16, "transformer": 128}
+"""Sides of cells where they are not those of the network's output: the largest tokens have 128."""
 
 TILE = 1024
 """Side of the tiles, in model pixels: their predictions are those from the whole image."""
@@ -104,12 +108,7 @@ class NetworkMaps:
         scale : float
             Factor to the scale of its training.
         """
-        card = self.networks.bundle.roles[role]
-        # As the network's own digest, but without loading it.
-        weights = card.sha256 or hash_file(self.networks.bundle.weights(role))
-        digest = hashlib.sha256(f"{weights}\n{card.cache_key}".encode()).hexdigest()
-        key = f"{pyramid.fingerprint} {digest} {role} {scale:g}"
-        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+        path = self._path(f"{pyramid.fingerprint} {self._digest(role)} {role} {scale:g}")
         if path.exists():
             with np.load(path) as stored:
                 return NetworkMap(stored["values"].astype(float), int(stored["cell"]))
@@ -120,17 +119,33 @@ class NetworkMaps:
         partial.replace(path)
         return found
 
+    def _digest(self, role: str) -> str:
+        """Return what identifies a network, without loading it.
+
+        Fields that a later version adds to cards do not change it.
+        """
+        card = self.networks.bundle.roles[role]
+        weights = card.sha256 or hash_file(self.networks.bundle.weights(role))
+        fields = {"task", "input", "output", "architecture"}
+        return f"{weights} {card.model_dump_json(include=fields, exclude_defaults=True)}"
+
+    def _path(self, key: str) -> Path:
+        """Return the file of what a key identifies."""
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
     def _compute(self, pyramid: Pyramid, role: str, scale: float) -> NetworkMap:
         context, _, _ = build_context(pyramid, self.networks, get_strategy("patches"))
         model, scale = context.models[role], context.scale_of(role) * scale
-        cell = 16 if role == "head" else max(16, round(model.stride * scale))
+        cell = CELLS.get(role) or max(16, round(model.stride * scale))
         height, width = pyramid.plane_shape
         ys, xs = (np.array([*range(0, side, cell), side]) for side in (height, width))
         total = np.zeros((model.card.output_channels, len(ys) - 1, len(xs) - 1))
 
         def plan() -> Generator[Request, Response, Estimate]:
             if role == "head":
-                return (yield from self._head(context, add))
+                return (yield from run_head(context, add))
+            if role == "transformer":
+                return (yield from run_transformer(context, cell, total))
             tile = model.card.input.tile if model.card.input.fixed else TILE
             for batch in batches(tiles(model, context.region, scale, tile=tile), 16):
                 response = yield PatchRequest(role, batch)
@@ -144,22 +159,56 @@ class NetworkMaps:
         run_plan(plan(), pipeline, _NoSink())
         return NetworkMap(total, cell)
 
-    @staticmethod
-    def _head(
-        context: PlanContext, add: Callable[[Response], None]
-    ) -> Generator[Request, Response, Estimate]:
-        """Run `compression`, which has the embeddings that a head takes."""
-        strategy = get_strategy("compression")
-        plan = strategy.plan(context, strategy.Params())
-        request = next(plan)
-        while True:
-            response = yield request
-            if isinstance(request, FeatureRequest):
-                add(response)
-            try:
-                request = plan.send(response)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
+
+def watch(
+    context: PlanContext, strategy_id: str, watcher: Callable[[Request, Response], None]
+) -> Generator[Request, Response, Estimate]:
+    """Run a strategy, and call a function with each request and its response."""
+    strategy = get_strategy(strategy_id)
+    plan = strategy.plan(context, strategy.choose(context, strategy.Params()))
+    request = next(plan)
+    while True:
+        response = yield request
+        watcher(request, response)
+        try:
+            request = plan.send(response)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def run_head(
+    context: PlanContext, add: Callable[[Response], None]
+) -> Generator[Request, Response, Estimate]:
+    """Run `compression`, which has the embeddings that a head takes."""
+
+    def watcher(request: Request, response: Response) -> None:
+        if isinstance(request, FeatureRequest):
+            add(response)
+
+    return (yield from watch(context, "compression", watcher))
+
+
+def run_transformer(
+    context: PlanContext, cell: int, total: Floats
+) -> Generator[Request, Response, Estimate]:
+    """Run `transformer`, which selects tokens, and sum their last predictions in cells."""
+
+    def watcher(request: Request, response: Response) -> None:
+        if not (isinstance(request, PatchRequest) and request.role == "transformer"):
+            return
+        for result in response.results:
+            core = result.patch.core
+            if core.empty:  # context
+                continue
+            tokens[core] = np.asarray(result.value[: len(total)], float)
+            y, x = core.y // (2 * core.h) * 2 * core.h, core.x // (2 * core.w) * 2 * core.w
+            tokens.pop(Rect(y, x, 2 * core.h, 2 * core.w), None)  # it was split
+
+    tokens: dict[Rect, Floats] = {}
+    estimate = yield from watch(context, "transformer", watcher)
+    for core, value in tokens.items():
+        total[:, core.y // cell, core.x // cell] += value
+    return estimate
 
 
 class _NoSink:

@@ -131,5 +131,6 @@ def build_context(
         priors=validate_priors(strategy, priors),
         pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
         scale_curve=main.card.accuracy.scale_curve_for(pyramid.synthetic_name),
+        synthetic=pyramid.synthetic_name,
     )
     return context, notes, rates

@@ -15,6 +15,8 @@ from pydantic import Field
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy, VisibleIf
+from hrviewer.strategies.estimation.intervals import Interval
+from hrviewer.strategies.estimation.stand_in import StandIn
 from hrviewer.strategies.estimation.tile_sample import TileSample, affords, scaled_to_region
 from hrviewer.strategies.protocol import (
     Estimate,
@@ -39,6 +41,8 @@ from hrviewer.strategies.tiling import (
 )
 
 __all__ = ["Compression", "CompressionParams"]
+
+Floats = NDArray[np.float64]
 
 MAX_SCORE = 80.0
 """Attention scores are clipped here, so that their exponential stays finite."""
@@ -130,6 +134,10 @@ class _Coder:
         extent = context.region.pad(self.margin) & context.rect
         tile = tile_option(encoder, params.tile)
         self.patches = tiles(encoder, extent, scale, tile=tile, extent=context.rect)
+        # The resizer's error is that of main on its image.
+        role = self.head_role if self.role == "encoder" else self.role
+        stands_in = head is not None and self.replaces_main
+        self.stand_in = StandIn(context, role) if stands_in else None
         self.totals: list[PatchTotal] = []
         self.width = self.processed = self.failed = 0
 
@@ -193,7 +201,30 @@ class _Coder:
             notes.append("the model bundle has no head to read them")
         elif self.from_head and not (self.has_attention or self.attribution):
             notes.append("the head has no attribution: the saliency is the norm of the embeddings")
+        if self.stand_in is not None:
+            notes.append(self.stand_in.note())
         return notes
+
+    def estimate(self, values: Floats | None, sampled: Interval | None = None) -> Estimate:
+        """Return the estimate of what ``main`` would count, from the head's estimate.
+
+        Parameters
+        ----------
+        values : ndarray, shape (k,), optional
+            Estimate of the head for the region.
+        sampled : tuple of float, optional
+            95 % interval of its sum, if it is from a sample of tiles.
+        """
+        if values is None or self.head is None or self.stand_in is None:
+            return Estimate(values, sampled)
+        k = self.head.card.prediction_channels
+        found = np.array([total.value for total in self.totals])[:, k : 2 * k]
+        known = float(np.nansum([total.value[:k] for total in self.totals]))
+        scale = float(values.sum()) / known if known > 0 else 1.0
+        # The variance of a sample's predictions is scaled to the region as its count is.
+        variance = float(np.nansum(found)) * scale**2 if self.head.card.output.variance else 0.0
+        interval = self.stand_in.interval(values, variance, sampled)
+        return Estimate(self.stand_in.correct(values), interval)
 
 
 def _encode_all(coder: _Coder) -> Plan:
@@ -216,17 +247,19 @@ def _encode_all(coder: _Coder) -> Plan:
             if stop:
                 break
             top = covered.y1
-            values = _scaled(coder, top, lost)
-            if values is not None:
-                yield Publish("estimate", values, context.region)
+            estimate = coder.estimate(_scaled(coder, top, lost))
+            if estimate.values is not None:
+                yield Publish("estimate", estimate.values, context.region)
         # Free the embeddings that the next run of the head does not need.
         encoded = [result for result in encoded if head and result.patch.core.y1 > top - margin]
     whole = coder.processed == len(coder.patches) and not stop
     notes = coder.notes()
     if not whole:
         notes.append(f"{coder.processed} of {len(coder.patches)} tiles were processed")
-    return Estimate(
-        _scaled(coder, top, lost),
+    estimate = coder.estimate(_scaled(coder, top, lost))
+    return replace(
+        estimate,
+        interval=estimate.interval if whole and not coder.failed else None,
         note="; ".join(notes),
         exhaustive=whole and not coder.failed and not coder.replaces_main,
     )
@@ -271,17 +304,26 @@ def _encode_sample(coder: _Coder) -> Plan:
                     1.0 if head.card.averaged else covered.area / (result.patch.core & region).area
                 )
                 totals.append(PatchTotal(result.patch, coder.totals[-1].value / share))
-        if head is not None:
-            yield from sample.publish(head, totals)
+        estimate = _sample_estimate(coder, sample, totals)
+        if estimate.values is not None:
+            yield Publish("estimate", estimate.values, region, estimate.interval)
         if stop:
             break
     notes = coder.notes()
     if head is None:
         return Estimate(None, note="; ".join([*notes, sample.note(coder.processed, None)]))
-    estimate = sample.estimate(head, totals)
-    if estimate.interval is not None and coder.replaces_main:
-        notes.append("the interval is of what compression of all tiles would give, not main")
+    estimate = _sample_estimate(coder, sample, totals)
     return replace(estimate, note="; ".join(filter(None, [*notes, estimate.note])))
+
+
+def _sample_estimate(coder: _Coder, sample: TileSample, totals: Sequence[PatchTotal]) -> Estimate:
+    """Return the estimate for the region from the tiles so far."""
+    if coder.head is None:
+        return Estimate(None)
+    found = sample.estimate(coder.head, totals)
+    estimate = coder.estimate(found.values, found.interval)
+    # Without an interval of the sample, the head's error is not all.
+    return replace(estimate, interval=found.interval and estimate.interval, note=found.note)
 
 
 def _without_border(core: Rect, margin: int, image: Rect) -> Rect:

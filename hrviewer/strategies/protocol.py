@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import ModelCard
-from hrviewer.models.accuracy import ScaleCurve
+from hrviewer.models.accuracy import PredictionError, ScaleCurve
 from hrviewer.objects import DetectedObjects
 
 __all__ = [
@@ -357,6 +357,8 @@ class PlanContext:
         Context of the region that this one is a part of, for a cell of a live view.
     scale_curve : ScaleCurve, optional
         Measured counts of ``main`` by scale, on images of this kind.
+    synthetic : str, optional
+        Name of the synthetic image, as in ``sample:NAME``, on which errors of models depend.
     """
 
     shape: tuple[int, int]
@@ -373,6 +375,12 @@ class PlanContext:
     rates: Rates | None = None
     whole: PlanContext | None = None
     scale_curve: ScaleCurve | None = None
+    synthetic: str | None = None
+
+    def prediction_error(self, role: str) -> PredictionError | None:
+        """Return a role's error against ``main`` if it was measured on images of this kind."""
+        error = self.models[role].card.accuracy.prediction_error
+        return error if error and error.synthetic == self.synthetic else None
 
     def gain(self, scale: float) -> float:
         """Return the factor by which counts of ``main`` at a scale are too high; 1 if unknown."""

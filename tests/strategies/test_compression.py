@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
@@ -17,6 +18,7 @@ from hrviewer.engine import InferenceResult, ResultCache, RunControl, RunRecord
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard
+from hrviewer.models.accuracy import ASSUMED_ERROR, ModelAccuracy
 from hrviewer.models.loaders import load
 from hrviewer.strategies import Estimate, Plan, PlanContext
 from hrviewer.strategies.compression import Compression, CompressionParams, _head_context
@@ -25,6 +27,14 @@ IMAGE = picture(400, 520)
 RED = IMAGE[..., 0].astype(float) / 255
 TILES = 7 * 9
 EMBEDDING_COUNT = 100 * 130
+
+
+def with_error(network: Bright, **error: float) -> Bright:
+    """Return a network whose card has an error against `main`."""
+    measured = ASSUMED_ERROR.model_copy(update={"spread": 0.0} | error)
+    accuracy = ModelAccuracy(prediction_error=measured)
+    network.card = network.card.model_copy(update={"accuracy": accuracy})
+    return network
 
 
 def policy(**params: Any) -> Callable[[PlanContext], Plan]:
@@ -57,6 +67,16 @@ def test_the_head_counts_from_embeddings() -> None:
     assert (roles.count("encoder"), roles.count("head")) == (TILES, 4)
     assert estimate.interval is None
     assert not estimate.exhaustive  # main, whose task the head has, was not run
+
+
+def test_a_measured_error_of_the_head_gives_the_interval_of_main() -> None:
+    head = with_error(Head("head"), ratio=0.9, ratio_deviation=0.05)
+    estimate, _ = ask(make_bundle(head=head))
+    total = 0.9 * RED.sum()
+    assert estimate.values == pytest.approx([total], rel=1e-4)
+    half = 1.96 * 0.05 * total
+    assert estimate.interval == pytest.approx((total - half, total + half), rel=1e-4)
+    assert "corrected by 0.90" in estimate.note
 
 
 def test_the_cost_map_adds_up() -> None:
@@ -149,14 +169,26 @@ def test_without_a_head_there_are_embeddings_and_no_estimate(tmp_path) -> None:
 
 def test_a_budget_pays_for_a_random_sample_of_tiles() -> None:
     whole = FLOPS * 400 * 520
-    estimate, record = ask(make_bundle(), budget=0.6 * whole)
+    exact, roomy = (with_error(Head("head"), ratio_deviation=part) for part in (0.0, 0.2))
+    estimate, record = ask(make_bundle(head=exact), budget=0.6 * whole)
     assert 0.5 * whole < record.cost_map.total.flops <= 0.6 * whole
     assert f"of {TILES} tiles were processed, drawn at random" in estimate.note
-    assert "what compression of all tiles would give, not main" in estimate.note
     assert estimate.values is not None
     low, high = estimate.interval or (0, 0)
     assert low < float(estimate.values[0]) < high
     assert low < RED.sum() < high
+    # The head's own error is independent of the sample's.
+    wider, _ = ask(make_bundle(head=roomy), budget=0.6 * whole)
+    total = float(estimate.values[0])
+    assert wider.values == pytest.approx(estimate.values)
+    ends = (
+        total - math.hypot(total - low, 1.96 * 0.2 * total),
+        total + math.hypot(high - total, 1.96 * 0.2 * total),
+    )
+    assert wider.interval == pytest.approx(ends)
+    unmeasured, _ = ask(make_bundle(), budget=0.6 * whole)
+    assert unmeasured.interval is None
+    assert "was not measured on images of this kind" in unmeasured.note
     assert record.coverage == pytest.approx(0.58, abs=0.05)
     estimate, record = ask(make_bundle(), budget=whole / 200)
     assert (estimate.values, record.patches) == (None, [])

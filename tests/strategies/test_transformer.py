@@ -16,6 +16,7 @@ from toys import FLOPS, Bright, Joint, ToyBundle, Workbench, card, empty_record,
 from hrviewer.engine import LiveSession
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
+from hrviewer.models.accuracy import ASSUMED_ERROR, ModelAccuracy
 from hrviewer.models.loaders.torch import TorchNetwork
 from hrviewer.models.transformer import TokenTransformer
 from hrviewer.strategies import Estimate, PatchRequest, Plan, PlanContext
@@ -104,6 +105,27 @@ def leaves(requests: list[PatchRequest]) -> list[Rect]:
                    for y in (0, half) for x in (0, half))  # fmt: skip
 
     return [core for core in cores if not split(core)]
+
+
+# The estimate.
+
+
+def test_a_measured_error_corrects_the_count_and_gives_its_interval() -> None:
+    image, counter = tiles(512, 512), Counter()
+    measured = ASSUMED_ERROR.model_copy(update={"ratio": 0.8, "ratio_deviation": 0.1, "spread": 0})
+    accuracy = ModelAccuracy(prediction_error=measured)
+    counter.card = counter.card.model_copy(update={"accuracy": accuracy})
+    estimate, _, _ = run(image, make_bundle(transformer=counter))
+    total = 0.8 * red(image)
+    assert estimate.values == pytest.approx([total], rel=1e-5)
+    assert estimate.interval == pytest.approx((total * 0.804, total * 1.196), rel=1e-5)
+    # On images of another kind it does not hold.
+    other = measured.model_copy(update={"synthetic": "crowd"})
+    accuracy = ModelAccuracy(prediction_error=other)
+    counter.card = counter.card.model_copy(update={"accuracy": accuracy})
+    estimate, _, _ = run(image, make_bundle(transformer=counter))
+    assert estimate.values == pytest.approx([red(image)], rel=1e-5)
+    assert estimate.interval is None
 
 
 # The trees.
@@ -281,7 +303,7 @@ def test_a_failed_refinement_keeps_the_earlier_prediction() -> None:
     estimate, _, record = run(image, make_bundle(scout=Blind(), transformer=Brittle()))
     assert estimate.values == pytest.approx([100 * 100 + 1], abs=0.05)
     assert np.nansum(record.output.values) == pytest.approx(estimate.values[0], abs=0.01)
-    assert "4 failed: their earlier prediction is kept" in estimate.note
+    assert "4 tokens failed: their earlier prediction is kept" in estimate.note
 
 
 def test_the_number_of_tokens_is_limited() -> None:

@@ -47,6 +47,8 @@ class TokenRegion:
         Rectangles of the tokens without a prediction; the others serve as context.
     replaced : ndarray, shape (k,), or 0
         Sum of the earlier predictions that the pending tokens replace.
+    refined : bool
+        Whether the pending tokens refine others, which had a prediction.
     """
 
     rect: Rect
@@ -54,6 +56,7 @@ class TokenRegion:
     context: tuple[Patch, ...]
     pending: frozenset[Rect]
     replaced: Floats | float = 0.0
+    refined: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens) + len(self.context)
@@ -110,6 +113,8 @@ class Refiner:
     ----------
     grid : TokenGrid
         The lattice of tokens.
+    classes : int
+        Number of classes, whose predictions are the first values.
     finest : int
         Side of the smallest tokens, in model pixels.
     split_above : float
@@ -121,6 +126,7 @@ class Refiner:
     """
 
     grid: TokenGrid
+    classes: int
     finest: int
     split_above: float
     cost: CostFunction
@@ -135,7 +141,7 @@ class Refiner:
         region
             The region as requested.
         values
-            Predictions for its pending tokens, ``(k,)``.
+            Predictions for its pending tokens, of classes, then perhaps their variances.
         """
         smallest, remaining = self.grid.side(self.finest), self.remaining_tokens
         tokens: list[Token] = []
@@ -143,7 +149,8 @@ class Refiner:
         replaced: Floats | float = 0.0
         for token in region.tokens:
             value = values.get(token.rect, np.zeros(1))
-            too_high = token.rect.h > smallest and value.sum() > self.split_above
+            count = float(value[: self.classes].sum())
+            too_high = token.rect.h > smallest and count > self.split_above
             quarters = self._quarters(token.rect) if too_high else []
             if not quarters or len(quarters) > remaining:
                 tokens.append(token)
@@ -151,12 +158,14 @@ class Refiner:
             remaining -= len(quarters)
             replaced = replaced + value
             pending += quarters
-            tokens += [Token(rect, float(value.sum())) for rect in quarters]
+            tokens += [Token(rect, count) for rect in quarters]
         flops = self.cost(np.array([len(tokens)]))
         if not pending or flops > self.remaining_flops:
             return None
         self.remaining_tokens, self.remaining_flops = remaining, self.remaining_flops - flops
-        return TokenRegion(region.rect, tuple(tokens), region.context, frozenset(pending), replaced)
+        return TokenRegion(
+            region.rect, tuple(tokens), region.context, frozenset(pending), replaced, True
+        )
 
     def _quarters(self, rect: Rect) -> list[Rect]:
         half = rect.h // 2

@@ -19,6 +19,8 @@ from hrviewer.strategies.estimation.coarse_pass import (
     scout_scale,
 )
 from hrviewer.strategies.estimation.sampling_grid import resample_onto
+from hrviewer.strategies.estimation.stand_in import StandIn
+from hrviewer.strategies.estimation.tile_sample import scaled_to_region
 from hrviewer.strategies.protocol import (
     Estimate,
     PatchResult,
@@ -144,19 +146,17 @@ class Transformer(Strategy):
             minimum = params.threshold or plan.threshold
             threshold = plan.forest.affordable(minimum, max_tokens, cost, remaining)
         counts = plan.forest.counts(threshold)
+        k, side = model.card.prediction_channels, model.card.input.tile
         refiner = Refiner(
             grid,
+            k,
             params.finest,
             plan.split_above,
             cost,
             remaining_tokens=max_tokens - int(counts.sum()),
             remaining_flops=remaining - cost(counts),
         )
-
-        k, side = model.card.prediction_channels, model.card.input.tile
-        total = np.zeros(k)
-        processed = failed = 0
-        stop = False
+        totals, stop = _Totals(context), False
         for regions in _batches(context, params, plan.forest, threshold):
             while regions and not stop:
                 batch = token_request(regions, side, params.merge)
@@ -165,31 +165,80 @@ class Transformer(Strategy):
                 for region, results in zip(
                     regions, results_by_region(batch, response), strict=False
                 ):
-                    values = {h.patch.core: h.value[:k] for h in results}
-                    stacked = np.array([*values.values()])
-                    processed += len(results)
-                    invalid = np.isnan(stacked).any(1)
-                    failed += int(invalid.sum())
-                    if not invalid.all():  # a failed refinement keeps the earlier prediction
-                        total += np.nansum(stacked, 0) - region.replaced
+                    totals.add(region, results)
                     if params.detail == "uniform":
                         activation = _token_activation(
                             region.rect, results, grid.side(params.finest), k
                         )
                         yield Publish("saliency", *activation)
+                    values = {result.patch.core: result.value for result in results}
                     finer.append(refiner.split(region, values))
-                yield Publish("estimate", total.copy(), context.region)
+                found = totals.estimate()
+                if found.values is not None:
+                    yield Publish("estimate", found.values, context.region, found.interval)
                 regions = [region for region in finer if region]
             if stop:
                 break
-        if not processed:
+        if not totals.processed:
             return Estimate(None, note="the budget pays for no region: raise it")
-        note = f"{processed:,} tokens, where a uniform grid has {uniform_count:,}"
-        if stop:
-            note = "the budget ended: the rest of the region was not processed; " + note
-        if failed:
-            note += f"; {failed:,} failed: their earlier prediction is kept, or none"
-        return Estimate(total, note=note)
+        return totals.estimate(
+            f"{totals.processed:,} tokens, where a uniform grid has {uniform_count:,}"
+        )
+
+
+class _Totals:
+    """Sums of the predictions for tokens.
+
+    Attributes
+    ----------
+    processed, failed : int
+        Number of tokens, and of those whose inference failed.
+    """
+
+    def __init__(self, context: PlanContext) -> None:
+        self._context, self._stand_in = context, StandIn(context, "transformer")
+        self._model = context.models["transformer"]
+        self._sums = np.zeros(self._model.card.output_channels)
+        self._covered = 0
+        self.processed = self.failed = 0
+
+    def add(self, region: TokenRegion, results: Sequence[PatchResult]) -> None:
+        """Add the predictions for a region, in place of those that its tokens refine."""
+        values = np.array([result.value[: len(self._sums)] for result in results])
+        valid = ~np.isnan(values).any(axis=1)
+        self.processed += len(results)
+        self.failed += int((~valid).sum())
+        if not region.refined:
+            self._covered += sum(
+                (result.patch.core & self._context.region).area
+                for result, known in zip(results, valid, strict=True)
+                if known
+            )
+        if valid.any():  # a failed refinement keeps the earlier prediction
+            self._sums += values[valid].sum(axis=0) - region.replaced
+
+    def estimate(self, note: str = "") -> Estimate:
+        """Return the estimate for the region, if most of it was processed."""
+        region, k = self._context.region, self._model.card.prediction_channels
+        whole = self._covered == region.area
+        values = self._sums[:k] if whole else scaled_to_region(
+            self._model, self._sums[:k], self._covered, region
+        )  # fmt: skip
+        notes = [note]
+        if not whole:
+            notes.append("the rest of the region was not processed")
+        if self.failed:
+            notes.append(
+                f"{self.failed:,} tokens failed: their earlier prediction is kept, or none"
+            )
+        if values is None:
+            return Estimate(None, note="; ".join([*notes, "too little for an estimate"]))
+        interval = self._stand_in.interval(values, float(self._sums[k : 2 * k].sum()))
+        return Estimate(
+            self._stand_in.correct(values),
+            interval if whole else None,
+            "; ".join([*notes, self._stand_in.note()]),
+        )
 
 
 @dataclass(frozen=True)
