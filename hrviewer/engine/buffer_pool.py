@@ -41,6 +41,8 @@ class BufferPool:
             if fits:
                 flat = self._free.pop(min(fits, key=lambda i: self._free[i].size))
             else:
+                if self._free:
+                    self._free.pop()  # replaced by a larger one, so that buffers do not add up
                 flat = np.empty(size, np.float32)
         return flat[:size].reshape(shape)
 

@@ -26,6 +26,8 @@ _TYPES: dict[str, Any] = {
     "tensor(uint8)": np.uint8,
 }
 _TYPE_NAMES = "float, half, double or uint8"
+_LARGE_INPUT = 8 << 20
+"""Bytes of an input after which a session returns its working memory to the system."""
 _OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
 
@@ -132,6 +134,8 @@ def session_options(onnxruntime: Any, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
+    # Tiles at the image's border have sizes of their own: a plan of memory for each adds up.
+    options.enable_mem_pattern = False
     # Workers that spin while waiting would take cores from the window.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; some trial sizes are expected to fail
@@ -142,8 +146,13 @@ def run_session(
     session: Any, name: str, batch: NDArray[Any], outputs: Sequence[str] | None = None
 ) -> list[Floats]:
     """Run a session for these outputs, or all; raise `MemoryError` if memory does not suffice."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    if batch.nbytes >= _LARGE_INPUT:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     try:
-        found = session.run(outputs, {name: batch})
+        found = session.run(outputs, {name: batch}, options)
     except Exception as error:
         if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
             raise MemoryError(short_message(error)) from None
