@@ -137,10 +137,8 @@ class InferencePipeline(InferenceContext):
             costs = {g: network.token_flops(n, request.merge) / n for g, n in sizes.items()}
             return [costs[g] for g in request.group]
         return [
-            network.flops(
-                *self._input_shape(request.role, self._input_rect(request.role, patch), patch.scale)
-            )
-            for patch in self._clip(request)
+            network.flops(*self._input_shape(request.role, rect, patch.scale))
+            for patch, rect in self._clip(request)
         ]
 
     def run(self, request: InferenceRequest) -> Iterator[tuple[int, InferenceResult]]:
@@ -184,32 +182,37 @@ class InferencePipeline(InferenceContext):
         with cache.single_flight(key, self.control):
             yield from results
 
-    def _clip(self, request: PatchRequest) -> list[Patch]:
-        """Return the patches with their cores clipped: to the region, if they count for it.
+    def _clip(self, request: PatchRequest) -> list[tuple[Patch, Rect]]:
+        """Return the patches with their cores clipped, and the rectangles of their inputs.
 
-        A core that does not fit an input of a fixed size is refused: no pixel is left out.
+        Cores are clipped to the region, if they count for it. Where predictions depend on how an
+        image is cut into tiles, the input remains that of the whole core. A core that does not fit
+        an input of a fixed size is refused: no pixel is left out.
         """
         within = self.pyramid.rect if request.target in REGION_INDEPENDENT else self.region
-        patches = [replace(patch, core=patch.core & within) for patch in request.patches]
         card = self.models[request.role].card
-        for patch in patches if card.input.fixed else ():
-            if patch.core not in self._input_rect(request.role, patch):
+        found = []
+        for patch in request.patches:
+            clipped = replace(patch, core=patch.core & within)
+            whole = patch if card.input.fixed or card.detects else clipped
+            found.append((clipped, self._input_rect(request.role, whole)))
+        for patch, rect in found if card.input.fixed else ():
+            if patch.core not in rect:
                 raise ParameterError(
                     f"{card.name} takes {card.input.tile} pixels a side only, but a patch has "
                     f"{patch.core.h} × {patch.core.w} at a scale of {patch.scale:g} with a halo "
                     f"of {patch.halo}: choose a smaller halo, or smaller patches"
                 )
-        return patches
+        return found
 
     # Patches that are separate inputs.
 
     def _run_patches(
-        self, role: str, patches: Sequence[Patch]
+        self, role: str, patches: Sequence[tuple[Patch, Rect]]
     ) -> Iterator[tuple[int, InferenceResult]]:
         network = self.models[role]
         todo: list[_QueuedPatch] = []
-        for index, patch in enumerate(patches):
-            rect = self._input_rect(role, patch)
+        for index, (patch, rect) in enumerate(patches):
             queued = _QueuedPatch(index, patch, rect, self._cache_key(network, role, patch, rect))
             cached = self.cache.get(queued.key) if self.cache else None
             if cached:

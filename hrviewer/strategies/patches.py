@@ -40,6 +40,7 @@ from hrviewer.strategies.tiling import (
     alignment_step,
     batches,
     cell_side,
+    depends_on_tiles,
     exhaustive_tile,
     overlap_note,
     patch_flops,
@@ -127,8 +128,13 @@ class Patches(Strategy):
     def as_part(
         self, context: PlanContext, whole: PlanContext, params: PatchesParams
     ) -> tuple[PlanContext, PatchesParams]:
-        """Return small tiles, which fill a view step by step: every tile gives the same output."""
-        if params.tile or params.grid or context.main.card.input.fixed:
+        """Return small tiles, which fill a view step by step, where every tile gives the same.
+
+        Otherwise the part gets the tiles of the whole region that meet it.
+        """
+        if depends_on_tiles(context.main):
+            return replace(context, whole=whole), self.choose(whole, params)
+        if params.tile or params.grid:
             return context, params
         small = context.main.card.input.tile
         return context, _with_tile(context, params, small, _halo(context, params))
@@ -139,7 +145,8 @@ class Patches(Strategy):
         halo = _halo(context, params)
         cut = _cut(context, params, halo)
         sample = TileSample(context, cut, patch_flops(context.main, cut, context.rect))
-        patches, in_reading_order = sample.tiles, sample.in_reading_order
+        patches, within = sample.tiles, context.region
+        clipped = [replace(each, core=each.core & within) for each in sample.in_reading_order]
         exact = params.mode == "exact"
         references = _tiles_to_verify(context, patches, params.verify) if exact else {}
         totals: list[PatchTotal] = []
@@ -149,7 +156,7 @@ class Patches(Strategy):
                 if index in references:
                     references[index] = result.map
             totals += PatchTotal.from_results(response.results)
-            yield activation_map(totals, in_reading_order)
+            yield activation_map(totals, clipped)
             if response.stop:
                 error = context_error(patches[0].halo, context.main.halo)
                 return _widened(sample.estimate(context.main, totals), error)
@@ -205,7 +212,7 @@ def _halo(context: PlanContext, params: PatchesParams) -> int | None:
         one_input = (
             card.fixed and max(context.shape) <= snap_scale(context.native_scale) * card.tile
         )
-        if params.halo < 0 and one_input and context.region == context.rect:
+        if params.halo < 0 and one_input and context.tiled_region == context.rect:
             return 0  # there is nothing around the image
         return None if params.halo < 0 else params.halo
     if params.halo >= 0:
@@ -217,11 +224,18 @@ def _cut(context: PlanContext, params: PatchesParams, halo: int | None) -> list[
     scale = snap_scale(context.native_scale)
     tile = tile_option(context.main, params.tile)
     if not params.grid:
-        return tiles(context.main, context.region, scale, tile=tile, halo=halo)
+        return tiles(
+            context.main,
+            context.region,
+            scale,
+            tile=tile,
+            halo=halo,
+            extent=context.tiled_region,
+        )
     if tile:
         raise ParameterError("grid and tile both cut the region: give one of them")
     rows, columns = map(int, params.grid.split("x"))
-    region, step = context.region, alignment_step(context.main, scale)
+    region, step = context.tiled_region, alignment_step(context.main, scale)
 
     def lines(start: int, length: int, n: int) -> list[int]:
         inner = (round((start + length * i / n) / step) * step for i in range(1, n))
@@ -239,7 +253,7 @@ def _cut(context: PlanContext, params: PatchesParams, halo: int | None) -> list[
         Patch(Rect(y, x, y1 - y, x1 - x), scale, halo or 0)
         for y, y1 in pairwise(ys)
         for x, x1 in pairwise(xs)
-        if y1 > y and x1 > x
+        if not (Rect(y, x, y1 - y, x1 - x) & context.region).empty
     ]
 
 

@@ -395,6 +395,11 @@ class PlanContext:
         return Rect(0, 0, *self.shape)
 
     @property
+    def tiled_region(self) -> Rect:
+        """The rectangle that is cut into tiles: of a part of a region, the region's own tiles."""
+        return self.region if self.whole is None else self.whole.region
+
+    @property
     def once_per_pixel(self) -> float:
         """FLOPs of ``main`` once on every pixel of the region, at native scale, without halos.
 

@@ -25,6 +25,7 @@ __all__ = [
     "alignment_step",
     "batches",
     "cell_side",
+    "depends_on_tiles",
     "exhaustive_tile",
     "input_rect",
     "input_shape",
@@ -127,6 +128,15 @@ def cell_side(
             f"leaves nothing: choose a halo below {card.tile // 2}"
         )
     return core
+
+
+def depends_on_tiles(model: ModelInfo) -> bool:
+    """Return whether predictions depend on how a region is cut into tiles.
+
+    Those of a detector do, and of a model of a fixed input size: other tiles show it another part
+    of an object.
+    """
+    return model.card.detects or model.card.input.fixed
 
 
 def tile_option(model: ModelInfo, tile: int) -> int | None:

@@ -18,6 +18,7 @@ from hrviewer.strategies.tiling import (
     PatchTotal,
     activation_map,
     batches,
+    depends_on_tiles,
     overlap_note,
     patch_flops,
     tiles,
@@ -81,6 +82,8 @@ class Uniform(Strategy):
     ) -> tuple[PlanContext, UniformParams]:
         """Return the scale of the whole region, at any cost of the part's halos."""
         params = self.choose(whole, params)
+        if depends_on_tiles(context.main):
+            context = replace(context, whole=whole)
         patches = self._cut(whole, params.scale)
         if total_flops(whole.main, patches, whole.rect) > whole.budget:
             return context, params  # the given scale is too expensive for the whole, too
@@ -93,6 +96,7 @@ class Uniform(Strategy):
         # The scale fits the budget, unless it was given: then it may pay for a sample only.
         sample = TileSample(context, patches, patch_flops(context.main, patches, context.rect))
         gain = context.gain(patches[0].scale)
+        clipped = [replace(patch, core=patch.core & context.region) for patch in patches]
         # A sample's interval does not cover the error of another scale.
         native = patches[0].scale == snap_scale(context.native_scale)
         totals: list[PatchTotal] = []
@@ -100,7 +104,7 @@ class Uniform(Strategy):
             response = yield PatchRequest("main", batch, target="output")
             for total in PatchTotal.from_results(response.results):
                 totals.append(replace(total, value=total.value / gain))
-            yield activation_map(totals, patches)
+            yield activation_map(totals, clipped)
             if response.stop:
                 break
             yield from sample.publish(context.main, totals, with_interval=native)
@@ -121,7 +125,8 @@ class Uniform(Strategy):
     @staticmethod
     def _cut(context: PlanContext, scale: float) -> list[Patch]:
         side = TIMED_INPUT if math.isfinite(context.seconds) else MAX_INPUT
-        return tiles(context.main, context.region, scale, tile=side)
+        extent = context.tiled_region
+        return tiles(context.main, context.region, scale, tile=side, extent=extent)
 
     def _fit(self, context: PlanContext) -> float:
         """Return the scale of the least error, as far as it is known, that fits the budget.

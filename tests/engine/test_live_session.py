@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from toy_detectors import Finder, rectangles
 from toys import (
     FLOPS,
     Blurred,
@@ -178,6 +179,40 @@ def test_the_cells_of_a_view_add_up_to_a_run(name, zoom):
         session.close()
     total = sum(cell.estimate.values[0] for cell in found)
     assert total == pytest.approx(estimate.values[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("name", ["patches", "uniform"])
+def test_the_cells_of_a_detector_have_the_tiles_of_a_run(name, fixed):
+    # Objects of the size of the overlap are found differently by tiles that lie elsewhere.
+    image, rows = rectangles(700, 700, 150, side=(10, 60))
+    strategy = get_strategy(name)
+    params, budget = strategy.Params(), Budget(4, "share")
+    with Workbench(image, toy_bundle(Finder(fixed=fixed, tile=96))) as bench:
+        context, _, _ = build_context(bench.pyramid, bench.models, strategy, budget=budget)
+        pipeline = InferencePipeline(bench.pyramid, bench.models, bench.device, context.region)
+        collected = CellCollector()
+        run_plan(strategy.plan(context, params), pipeline, collected)
+        found: list[ViewportCell] = []
+        update = collect_cells(found)
+        session = LiveSession(
+            bench.pyramid, bench.models, strategy, params, budget=budget, on_update=update
+        )
+        session.follow_view(Rect(0, 0, 700, 700), 1.0)
+        wait(session)
+        session.close()
+    assert session.error is None
+    assert len(found) == 4
+
+    def boxes(results):
+        parts = [result.objects for _, several in results for result in several]
+        kept = [part.take(part.in_core) for part in parts]
+        rows = (zip(part.boxes.tolist(), part.scores, strict=True) for part in kept)
+        return sorted({(*box, score) for row in rows for box, score in row})
+
+    expected = boxes(collected.results)
+    assert len(expected) > len(rows)
+    assert boxes([result for cell in found for result in cell.results]) == expected
 
 
 def test_a_budget_is_divided_by_area(follow):
