@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hrviewer import strategies as strategies
     from hrviewer.engine.budget import Budget as Budget
     from hrviewer.errors import BudgetError as BudgetError
+    from hrviewer.errors import ClaimedError as ClaimedError
     from hrviewer.errors import DisplayError as DisplayError
     from hrviewer.errors import GroundTruthError as GroundTruthError
     from hrviewer.errors import HrviewerError as HrviewerError
@@ -62,6 +63,7 @@ _HOMES = {
     "strategies": "hrviewer.strategies",
     "Budget": "hrviewer.engine.budget:Budget",
     "BudgetError": "hrviewer.errors:BudgetError",
+    "ClaimedError": "hrviewer.errors:ClaimedError",
     "DisplayError": "hrviewer.errors:DisplayError",
     "GroundTruthError": "hrviewer.errors:GroundTruthError",
     "HrviewerError": "hrviewer.errors:HrviewerError",

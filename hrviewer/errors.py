@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BudgetError",
+    "ClaimedError",
     "DisplayError",
     "GroundTruthError",
     "HrviewerError",
@@ -83,6 +84,10 @@ class DisplayError(HrviewerError):
 
 class WriteError(HrviewerError, OSError):
     """A file or folder that cannot be written."""
+
+
+class ClaimedError(WriteError):
+    """A file or folder that another process or thread is writing."""
 
 
 def format_error(error: BaseException) -> str:

@@ -13,7 +13,17 @@ from pathlib import Path
 
 from hrviewer.errors import write_error
 
-__all__ = ["cache_folder", "data_folder", "is_vacant", "runs_folder", "unused_path"]
+__all__ = [
+    "CLAIM_PREFIX",
+    "cache_folder",
+    "data_folder",
+    "is_vacant",
+    "runs_folder",
+    "unused_path",
+]
+
+CLAIM_PREFIX = ".hrviewer-claim-"
+"""Beginning of the names of the files that `claims` writes."""
 
 MAX_STEM = 120
 """Longest file name that is derived from an image's name, in characters."""
@@ -79,10 +89,10 @@ def unused_path(folder: Path, stem: str, suffix: str = "", *, claim: bool = True
 
 
 def is_vacant(path: Path) -> bool:
-    """Return whether nothing is there, or an empty folder such as `unused_path` creates."""
+    """Return whether nothing is there, or a folder that `unused_path` or a claim created."""
     if not os.path.lexists(path):
         return True
-    return path.is_dir() and not any(path.iterdir())
+    return path.is_dir() and all(entry.name.startswith(CLAIM_PREFIX) for entry in path.iterdir())
 
 
 def _candidates(folder: Path, stem: str, suffix: str) -> Iterator[Path]:

@@ -26,6 +26,7 @@ from hrviewer.errors import HrviewerError
         ("GroundTruthError", Exception),
         ("DisplayError", Exception),
         ("WriteError", OSError),
+        ("ClaimedError", OSError),
     ],
 )
 def test_each_is_an_hrviewer_error_and_a_builtin_one(name, builtin):

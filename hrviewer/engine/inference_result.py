@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,8 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.checksum import DamagedCopyError, verify, with_checksum
 from hrviewer.engine.canvas import Box
 from hrviewer.engine.cost import Cost
+from hrviewer.errors import short_message
 from hrviewer.geometry import Patch, Rect
 from hrviewer.objects import DetectedObjects
 
@@ -69,7 +72,7 @@ class InferenceResult:
 
 
 def serialize(results: Sequence[InferenceResult]) -> bytes:
-    """Return results as the bytes of one ``.npz`` file, without pickles.
+    """Return results as bytes: a line with the checksum, and an ``.npz`` file without pickles.
 
     Arrays of one data type are concatenated into one member: thousands of tokens would be thousands
     of members.
@@ -100,12 +103,29 @@ def serialize(results: Sequence[InferenceResult]) -> bytes:
     members["rows"] = np.frombuffer(json.dumps(rows).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **members)
-    return buffer.getvalue()
+    return with_checksum(buffer.getvalue())
 
 
 def deserialize(data: bytes) -> list[InferenceResult]:
-    """Return the results in bytes from `serialize`."""
+    """Return the results in bytes from `serialize`.
+
+    Raises
+    ------
+    UnfitCopyError
+        If they are damaged, or another version of hrviewer wrote them.
+    """
+    content = verify(data)
+    try:
+        return read_members(content)
+    except Exception as error:  # a forged checksum: any error of the parsers
+        raise DamagedCopyError(short_message(error)) from None
+
+
+def read_members(data: bytes) -> list[InferenceResult]:
+    """Return the results in an ``.npz`` file."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in file.zip.infolist()):
+            raise ValueError("a member is compressed")
         members: dict[str, NDArray[Any]] = dict(file)
     rows = json.loads(members.pop("rows").tobytes())
     read = dict.fromkeys(members, 0)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
+from hrviewer.claims import claim
 from hrviewer.errors import HrviewerError, WriteError, write_error
 
-__all__ = ["atomic_path", "require_new_path"]
+__all__ = ["atomic_path", "replace_file", "require_new_path"]
+
+PART_PREFIX, PART_SUFFIX, KEY_LENGTH = ".hrviewer-", ".part", 32
+"""Of the names of temporary files: ``.hrviewer-KEY.part``, the key a digest of the final name."""
 
 
 def require_new_path(path: str | Path) -> Path:
@@ -41,8 +45,8 @@ def require_new_path(path: str | Path) -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename what is written there at the end.
 
-    After an error nothing new exists under `path` and the temporary file is removed. Only a killed
-    process leaves a hidden ``.hrviewer-….part``.
+    After an error nothing new exists under `path` and the temporary file is removed. A killed
+    process leaves a hidden ``.hrviewer-….part``; the next writer into the folder removes it.
 
     Parameters
     ----------
@@ -52,23 +56,80 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     HrviewerError
-        If the path exists, its folder does not, or it cannot be written.
+        If the path exists, its folder does not, it cannot be written, or another process writes it.
     """
     path = require_new_path(path)
-    # The name is not part of it: a long name with an addition would be too long.
-    part = path.with_name(f".hrviewer-{uuid4().hex}.part")
+    # The name itself is not part of it: a long name with an addition would be too long.
+    key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:KEY_LENGTH]
+    with claim(path.parent, key, path):
+        require_new_path(path)  # an earlier writer may just have finished
+        remove_stale_parts(path.parent)
+        part = path.with_name(f"{PART_PREFIX}{key}{PART_SUFFIX}")
+        try:
+            remove(part)
+            yield part
+            move_into_place(part, path)
+        except HrviewerError:
+            raise
+        except OSError as error:
+            raise write_error(path, error) from error
+        finally:
+            with suppress(OSError):
+                remove(part)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, or replace it in one step, so that a power cut leaves the old or the new one.
+
+    The bytes are on the disk before they get their name, and the name before this returns.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; the old file stays.
+    """
+    new = path.with_name(f"{path.name}.new")
     try:
-        yield part
-        move_into_place(part, path)
-    except HrviewerError:
+        with new.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
         raise
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can (Windows does it itself)."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):  # some network file systems refuse
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove the temporary files of killed processes: those that nobody claims any more."""
+    length = len(PART_PREFIX) + KEY_LENGTH + len(PART_SUFFIX)
+    for part in folder.glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
+        if len(part.name) == length:
+            key = part.name.removeprefix(PART_PREFIX).removesuffix(PART_SUFFIX)
+            with suppress(OSError), claim(folder, key, part):
+                remove(part)
+
+
+def remove(part: Path) -> None:
+    """Remove a file or folder, where there is one."""
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def move_into_place(part: Path, path: Path) -> None:

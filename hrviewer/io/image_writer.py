@@ -6,10 +6,12 @@ conversion is resumed; the image appears under its name only when it is complete
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.claims import claim
 from hrviewer.errors import HrviewerError, ParameterError, WriteError, write_error
 from hrviewer.geometry import Grid, Rect
 from hrviewer.io.atomic_write import require_new_path
@@ -223,8 +226,19 @@ class ResumableFolder:
         self.root = self.folder = path.with_name(f".{path.name}.part")
         self._state: dict[str, Any] = {"source": source, "done": {}}
         self._prefix = ""
+        self._claims = ExitStack()
 
     def __enter__(self) -> ResumableFolder:
+        key = hashlib.sha256(os.fsencode(self.path.name)).hexdigest()[:32]
+        self._claims.enter_context(claim(self.path.parent, key, self.path))
+        try:
+            return self._resume_or_create()
+        except BaseException:
+            self._claims.close()
+            raise
+
+    def _resume_or_create(self) -> ResumableFolder:
+        require_new_path(self.path)  # an earlier writer may just have finished
         try:
             saved = json.loads((self.root / "state.json").read_text("utf-8"))
         except (OSError, ValueError):
@@ -240,6 +254,7 @@ class ResumableFolder:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._claims.close()
         if isinstance(error, OSError) and not isinstance(error, HrviewerError):
             raise WriteError(
                 f"{write_error(self.path, error)}; partial results are kept; run the same "

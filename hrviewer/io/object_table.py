@@ -23,21 +23,44 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hrviewer.errors import ParameterError, RunError, validation_error
+from hrviewer.errors import ParameterError, RunError, short_message, validation_error
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
+from hrviewer.io.run_patches import read_table
 from hrviewer.objects import DetectedObjects, MergeSettings, unite_objects
 
 __all__ = ["OBJECTS_FILE", "has_objects", "object_frame", "read_candidates", "read_objects",
            "write_candidates"]  # fmt: skip
 
 OBJECTS_FILE = "objects.parquet"
+
+
+NO_OUTLINE, POLYGON = -1, 3
+"""Of `shapely.get_type_id`."""
+
+COLUMNS = {
+    "integer": ("id", "patch"),
+    "number": ("score", "y", "x", "h", "w", "center_y", "center_x", "area"),
+    "truth": ("in_core", "is_object"),
+    "text": ("label",),
+    "bytes": ("outline",),
+}
+"""The columns by the kind of their values."""
+
+
+class ObjectMetadata(BaseModel):
+    """The classes and the region in the table's metadata, beside the `MergeSettings`."""
+
+    model_config = ConfigDict(extra="allow")
+    classes: Annotated[list[str], Field(max_length=1 << 20)]
+    region: tuple[int, int, int, int]
 
 
 def has_objects(run: Exportable) -> bool:
@@ -80,27 +103,33 @@ def read_candidates(run: Exportable) -> tuple[DetectedObjects, tuple[str, ...], 
         If the run has no readable table of objects.
     """
     import shapely
-    from pyarrow import ArrowException, parquet
 
+    path = run.path / OBJECTS_FILE
     try:
-        table = parquet.read_table(run.path / OBJECTS_FILE)
-        about = json.loads(table.schema.metadata[b"hrviewer"])
+        table, metadata = read_table(path, COLUMNS)
+        about = json.loads(metadata[b"hrviewer"])
+        ObjectMetadata.model_validate(about)
+        outlines = shapely.from_wkb(table["outline"].to_numpy(object, na_value=None))
     except FileNotFoundError:
         raise RunError(f"{run.path} has no objects: its model detects none") from None
-    except (OSError, KeyError, ValueError, ArrowException) as error:
-        raise RunError(f"{run.path} has no readable table of objects: {error}") from None
+    except ValidationError as error:
+        raise validation_error(error, path, kind=RunError) from None
+    except (KeyError, ValueError, TypeError, RecursionError, shapely.GEOSException) as error:
+        why = short_message(error)
+        raise RunError(f"{run.path} has no readable table of objects: {why}") from None
     classes = tuple(about.pop("classes"))
-    number = {name: i for i, name in enumerate(classes)}
-    column = {name: table[name].to_numpy() for name in table.column_names if name != "outline"}
-    outlines = shapely.from_wkb(np.asarray(table["outline"].to_pylist(), object))
+    class_ids = pd.Index(classes).get_indexer(table["label"])
+    kinds = shapely.get_type_id(outlines)
+    if (class_ids < 0).any() or not np.isin(kinds, (NO_OUTLINE, POLYGON)).all():
+        raise RunError(f"{path} was not written by hrviewer: an unknown class, or no outline")
     corners, index = shapely.get_coordinates(outlines, return_index=True)
     last = np.r_[index[1:] != index[:-1], True] if len(index) else np.zeros(0, bool)
     candidates = DetectedObjects(
-        np.stack([column[name].astype(np.float64) for name in ("y", "x", "h", "w")], axis=1),
-        column["score"].astype(np.float32),
-        np.array([number[label] for label in column["label"]], np.int64),
-        column["patch"].astype(np.int64),
-        column["in_core"].astype(bool),
+        table[["y", "x", "h", "w"]].to_numpy(np.float64),
+        table["score"].to_numpy(np.float32),
+        class_ids.astype(np.int64),
+        table["patch"].to_numpy(np.int64),
+        table["in_core"].to_numpy(bool),
         np.bincount(index[~last], minlength=len(table)).astype(np.int64),
         corners[~last, ::-1],
     )

@@ -221,6 +221,8 @@ def create_level(
     axes : str
         Names of the axes; the last two are y and x.
     """
+    from zarr.codecs import ZstdCodec
+
     zarr3 = group.metadata.zarr_format == 3
     if fill is None:
         fill = np.nan if np.issubdtype(dtype, np.floating) else 0
@@ -234,7 +236,8 @@ def create_level(
         fill_value=fill,
         overwrite=True,
         **(
-            {"dimension_names": tuple(axes)}
+            # Stated, since hrviewer opens no other codec in a run folder.
+            {"dimension_names": tuple(axes), "compressors": [ZstdCodec(level=0, checksum=True)]}
             if zarr3
             else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
         ),

@@ -25,6 +25,7 @@ from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_ar
 from hrviewer.io.object_features import iter_objects
 from hrviewer.io.object_table import has_objects
 from hrviewer.io.run_maps import RunMap, coarsen, open_map
+from hrviewer.io.run_patches import PATCH_COLUMNS, open_table, require_whole
 
 __all__ = [
     "STAGE_COLUMNS",
@@ -138,15 +139,13 @@ def iter_features(run: Exportable, selection: FeatureSelection) -> Iterator[Feat
 
 def patch_rows(table: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a patch table, one batch in memory at a time."""
-    import pyarrow.parquet
-
     try:
-        file = pyarrow.parquet.ParquetFile(table)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{table.parent} has no readable patch table: {error}") from None
-    with file:
-        for batch in file.iter_batches(batch_size=4096):
-            yield from batch.to_pylist()
+        with open_table(table, PATCH_COLUMNS) as file:
+            for batch in file.iter_batches(batch_size=4096):
+                require_whole(batch, PATCH_COLUMNS, table)
+                yield from batch.to_pylist()
+    except FileNotFoundError:
+        raise RunError(f"{table.parent} has no table of patches: resume the run first") from None
 
 
 def patch_feature(row: dict[str, Any]) -> Feature:

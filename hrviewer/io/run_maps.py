@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import RunError
 from hrviewer.io.exportable import Exportable
+from hrviewer.io.stored_map import open_stored_map
 
 __all__ = ["MAP_NAMES", "MapName", "RunMap", "coarsen", "open_map", "open_maps"]
 
@@ -44,6 +45,7 @@ class RunMap:
     labels: tuple[str, ...]
     units: tuple[str, ...]
     additive: bool
+    attributes: dict[str, Any]
 
     def bands(self, rows: int = 512) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield the first row and the values of each band of rows."""
@@ -62,16 +64,8 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
     HrviewerError
         If the run has no such map.
     """
-    import zarr
-
-    try:
-        group = zarr.open_group(run.path / name, mode="r")
-        cells: Any = group["0"]
-        about: Any = group.attrs["hrviewer"]
-        ome: Any = group.attrs["ome"]
-    except (OSError, KeyError, ValueError):
-        raise RunError(f"{run.path} has no {name} map: resume the run first") from None
-    named = tuple(str(channel["label"]) for channel in ome.get("omero", {}).get("channels", ()))
+    cells, attributes = open_stored_map(run.path, name)
+    named = channel_labels(attributes)
     estimate = run.header.get("estimate") or {}
     counts = estimate.get("kind") == "count"
     n = cells.shape[0]
@@ -85,7 +79,17 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
     elif name == "output" and len(estimate.get("units", ())) == n:
         units = tuple(estimate["units"].values())
     additive = name == "cost" or (name == "output" and counts)
-    return RunMap(name, cells, float(about["cell"]), labels, units, additive)
+    cell = float(attributes["hrviewer"]["cell"])
+    return RunMap(name, cells, cell, labels, units, additive, attributes)
+
+
+def channel_labels(attributes: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the channels in OME-Zarr attributes; none if they are not as we write."""
+    try:
+        channels = attributes["ome"].get("omero", {}).get("channels", ())
+        return tuple(str(channel["label"]) for channel in channels)
+    except (AttributeError, KeyError, TypeError):
+        return ()
 
 
 def open_maps(run: Exportable) -> list[RunMap]:

@@ -1,6 +1,7 @@
 """Cache of measurements of networks: one JSON file per kind, in the cache folder.
 
-If a file is damaged or the folder cannot be written, the measurement is simply repeated.
+If a file is damaged or of another version, or the folder cannot be written, the measurement is
+repeated.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from hrviewer.checksum import digest, writer
 from hrviewer.paths import cache_folder
 
 __all__ = ["load_measurement", "store_measurement"]
@@ -31,7 +33,7 @@ def store_measurement(kind: str, key: str, value: Any) -> None:
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
         ) as file:
-            json.dump(values, file, indent=1)
+            json.dump({"writer": writer(), "checksum": checksum(values), "values": values}, file)
         os.replace(file.name, path)
 
 
@@ -41,7 +43,15 @@ def _path(kind: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        values = kept["values"]
+        if kept["writer"] == writer() and kept["checksum"] == checksum(values):
+            return dict(values)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return {}
+
+
+def checksum(values: object) -> str:
+    """Return the checksum of values that JSON can represent."""
+    return digest(json.dumps(values, sort_keys=True).encode())

@@ -15,12 +15,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hrviewer.claims import claim
+from hrviewer.errors import ClaimedError
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid.level import Level, Pixels
 from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
@@ -122,20 +125,42 @@ class Overviews:
                 self._cleanup = weakref.finalize(
                     self, shutil.rmtree, self._folder.parent, ignore_errors=True
                 )
-            log.info("building %d overview levels in %s", self.missing_count(levels), self._folder)
             self._folder.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self._folder.parent))
-            try:
-                if not self._write(unfinished, progress, cancelled, preview):
-                    log.info("building overviews was cancelled")
+            with self._claimed(cancelled) as claimed:
+                if not claimed:
                     return []
-                shutil.rmtree(self._folder, ignore_errors=True)
-                # Another process may have finished the same levels in the meantime.
-                if not self._folder.exists():
+                if stored := self._stored_levels():  # another process has just built them
+                    return stored
+                log.info(
+                    "building %d overview levels in %s", self.missing_count(levels), self._folder
+                )
+                unfinished = self._folder.with_name(f"unfinished-{self._folder.name}")
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
+                unfinished.mkdir()
+                try:
+                    if not self._write(unfinished, progress, cancelled, preview):
+                        log.info("building overviews was cancelled")
+                        return []
+                    shutil.rmtree(self._folder, ignore_errors=True)
                     unfinished.rename(self._folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
-            return self._stored_levels()
+                finally:
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                return self._stored_levels()
+
+    @contextmanager
+    def _claimed(self, cancelled: Callable[[], bool] | None) -> Iterator[bool]:
+        """Wait until no other process builds these levels; false if cancelled meanwhile."""
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(claim(self._folder.parent, self._folder.name, self._folder))
+                    break
+                except ClaimedError:
+                    if cancelled is not None and cancelled():
+                        yield False
+                        return
+                    time.sleep(0.2)
+            yield True
 
     def close(self) -> None:
         """Remove the levels of an image without a persistent fingerprint."""

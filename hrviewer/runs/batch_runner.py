@@ -23,7 +23,7 @@ from hrviewer.engine import (
 from hrviewer.errors import ParameterError, WriteError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle
-from hrviewer.paths import data_folder, unused_path
+from hrviewer.paths import data_folder, is_vacant, unused_path
 from hrviewer.phases import Phase
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs.evaluation import Evaluator
@@ -178,7 +178,7 @@ class BatchRunner:
         run = run_spec.run(
             models,
             out=path,
-            resume=path.exists(),
+            resume=not is_vacant(path),
             cache=self._cache,
             on_event=self._on_event,
             control=self._control,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hrviewer.claims import claim_folder
 from hrviewer.engine import InferenceResult
 from hrviewer.engine.cost import Cost
 from hrviewer.errors import RunError
@@ -56,11 +57,11 @@ def import_run(file: str | Path, image: object, out: str | Path) -> Run:
     if not path.name.endswith(".run.zarr"):
         raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
     table = read_patch_table(file)
-    with using_pyramid(image) as pyramid:
+    with using_pyramid(image) as pyramid, claim_folder(path) as claim:
         check_same_image(table, pyramid, Path(file).name)
         card = make_card(table)
         writer = RunFolderWriter(
-            path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: ""
+            path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: "", claim
         )
         for start in range(0, len(table.rects), BATCH):
             part = slice(start, start + BATCH)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hrviewer.errors import RunError
 from hrviewer.geometry import Rect
 from hrviewer.io.object_table import object_frame, read_objects
+from hrviewer.io.run_patches import read_patches
+from hrviewer.io.stored_map import open_stored_map
 from hrviewer.pyramid.fingerprint import image_key
 from hrviewer.runs.estimates import (
     CostDict,
@@ -22,12 +23,13 @@ from hrviewer.runs.estimates import (
     format_estimate,
     format_evaluation,
 )
+from hrviewer.runs.header import read_header
 from hrviewer.runs.layers import LayerDataTuple, layer_tuples
 from hrviewer.runs.lazy_map import RunMaps
 from hrviewer.runs.region_measurement import measure_regions
 from hrviewer.runs.region_table import region_frame
 from hrviewer.runs.settings import RegionsLike, resolve_regions
-from hrviewer.runs.writer import read_header, write_header
+from hrviewer.runs.writer import write_header
 
 __all__ = ["Run"]
 
@@ -159,7 +161,7 @@ class Run:
         ``error``                                    the reason, of a failed patch
         ============================================ =============================================
         """
-        return pd.read_parquet(self.path / "patches.parquet")
+        return read_patches(self.path)
 
     def objects(
         self,
@@ -270,15 +272,8 @@ class Run:
         HrviewerError
             If the folder has no such map.
         """
-        import zarr
-
-        try:
-            group = zarr.open_group(self.path / name, mode="r")
-            array = group["0"]
-            cell = group.attrs["hrviewer"]["cell"]  # type: ignore[index,call-overload]
-        except (OSError, KeyError, ValueError) as error:
-            raise RunError(f"{self.path} has no readable {name} map: {error}") from None
-        return array, float(cell)  # type: ignore[arg-type]
+        array, attributes = open_stored_map(self.path, name)
+        return array, float(attributes["hrviewer"]["cell"])
 
     @property
     def output(self) -> NDArray[np.float32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from hrviewer.claims import Claim, claim_folder, clear_folder, require_unclaimed
 from hrviewer.engine import (
     Budget,
     Callback,
@@ -47,8 +47,9 @@ from hrviewer.runs.completeness import (
     image_is_unchanged,
 )
 from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes, sum_map
+from hrviewer.runs.header import read_header
 from hrviewer.runs.run import Run
-from hrviewer.runs.writer import RunFolderWriter, engine_settings, read_header, write_header
+from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy
 
 __all__ = ["RunSpec", "image_info", "result_cache", "versions"]
@@ -101,17 +102,43 @@ class RunSpec:
         control: RunControl | None = None,
     ) -> Run:
         """Run inference and return the run; see `run`."""
-        earlier = None if out is None else self._existing_header(out, resume)
         if out is None and resume:
             raise RunError("there is no run to resume: give its folder as out")
+        if out is not None and (run := self._complete_run(out, resume, models)) is not None:
+            return run
+        path = out or self.default_path()
+        with claim_folder(path) as claim:
+            if out is not None and (run := self._complete_run(out, resume, models)) is not None:
+                return run  # another process has just finished it
+            earlier = self._existing_header(path, resume) if out is not None else None
+            if earlier is None:
+                clear_folder(path)  # killed before the header was written: there are no results
+            return self._run_in(path, claim, earlier, models, cache, on_event, control)
+
+    def _complete_run(self, path: Path, resume: bool, models: LoadedModels) -> Run | None:
+        """Return the run in a folder if it is complete and of these settings."""
+        header = self._existing_header(path, resume)
+        if header is None or not header["complete"]:
+            return None
+        self._check_matches(header, path, models.for_image(self.pyramid), None)
+        log.info("%s is complete: nothing to resume", path)
+        return Run(path)
+
+    def _run_in(
+        self,
+        path: Path,
+        claim: Claim,
+        earlier: dict[str, Any] | None,
+        models: LoadedModels,
+        cache: ResultCache | None,
+        on_event: Callback | None,
+        control: RunControl | None,
+    ) -> Run:
+        """Run inference in a claimed folder; `earlier` is the header of a run to be resumed."""
         start, generic = time.perf_counter(), models
         models = models.for_image(self.pyramid)
         calibration_s = 0.0 if models is generic else time.perf_counter() - start
         setup_s = models.setup_s - calibration_s  # before this run
-        if out is not None and earlier is not None and earlier["complete"]:
-            self._check_matches(earlier, out, models, None)
-            log.info("%s is complete: nothing to resume", out)
-            return Run(out)
         if on_event is not None:
             on_event(Phase("loading"))
         rates = Rates(**earlier["rates"]) if earlier and earlier.get("rates") else None
@@ -138,13 +165,11 @@ class RunSpec:
             cache=cache,
             control=control,
         )
-        if out is not None and earlier is not None:
-            self._check_matches(earlier, out, models, pipeline)
+        if earlier is not None:
+            self._check_matches(earlier, path, models, pipeline)
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
         notes = [*notes, *([str(deviation)] if deviation else [])]
-        # Claimed once nothing is left that could be refused: no empty folder stays behind.
-        path = out or self.default_path()
         writer = RunFolderWriter(
             path,
             self.pyramid,
@@ -153,6 +178,7 @@ class RunSpec:
             context.native_scale,
             context.region,
             lambda role: models[role].digest,
+            claim,
         )
         header = {
             **self._identity(context),
@@ -167,6 +193,7 @@ class RunSpec:
             on_event(Phase("inference"))
         self._log_start("resuming" if earlier else "running", path, context, main.device, notes)
         reset_peak_memory()
+        damaged_before = cache.damaged if cache is not None else 0
         begun = self._summary(writer.record, None, context, card, models, setup_s, 0.0)
         write_header(path, {**header, **begun})
         clock = RunClock(context.seconds, pipeline.control)
@@ -191,6 +218,9 @@ class RunSpec:
             notes += [note for note in models.notes if note not in notes]
             notes += self._data_notes(result["data_area"], context.region)
             notes += map_sum_notes(result["estimate"])
+            notes += writer.journal_notes()
+            if cache is not None and (damaged := cache.damaged - damaged_before):
+                notes.append(f"{damaged} cached results were damaged: they were computed again")
             notes += writer.object_notes(estimate.values if estimate else None)
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
             state = "finished" if estimate else "stopped or failed"
@@ -203,7 +233,7 @@ class RunSpec:
                     writer.finish({**header, **result})
                 refused = isinstance(sys.exc_info()[1], HrviewerError) and not writer.record.patches
                 if refused and earlier is None:  # no patch was run: leave no folder behind
-                    shutil.rmtree(path, ignore_errors=True)
+                    clear_folder(path)
         return Run(path)
 
     def _data_notes(self, data_area: float | None, region: Rect) -> list[str]:
@@ -282,16 +312,15 @@ class RunSpec:
         if is_vacant(path):
             if resume and not path.exists():
                 raise RunError(f"there is no run to resume in {path}; run without --resume")
-            if resume:
+            if resume and not any(path.iterdir()):  # a run that was killed at once left its claim
                 raise RunError(f"{path} is not a run folder; choose another --out")
             return None
         if not resume:
+            require_unclaimed(path)
             raise RunError(f"{path} exists: resume it with --resume, or choose another --out")
         if not (path / "run.json").exists() and not (path / "journal").exists():
             raise RunError(f"{path} is not a run folder; choose another --out")
         if not (path / "run.json").exists():
-            # Killed before the header was written: there are no results.
-            shutil.rmtree(path)
             return None
         return read_header(path)
 

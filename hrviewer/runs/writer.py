@@ -1,16 +1,20 @@
 """The run folder, written during inference.
 
-Every finished request is one file in the journal, written under another name and renamed, so a
-killed run loses at most the request in flight. Maps are painted from finished requests in the
-plan's order; on resuming they are painted again from the journal, which makes them equal bit for
-bit. A finished run keeps its maps, its table and ``run.json``; the journal is deleted.
+Every finished request is one file in the journal, brought to the disk under another name and
+renamed, so a killed run and a power cut lose at most the request in flight. A file that is damaged
+or of another version of hrviewer is dropped, and its request computed again. Maps are painted from
+finished requests in the plan's order; on resuming they are painted again from the journal, which
+makes them equal bit for bit. A finished run keeps its maps, its table and ``run.json``; the journal
+is deleted.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -22,6 +26,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hrviewer.checksum import UnfitCopyError
+from hrviewer.claims import Claim
 from hrviewer.engine import (
     Canvas,
     FinishedRequest,
@@ -37,14 +43,18 @@ from hrviewer.engine.cost import QUANTITIES
 from hrviewer.engine.preprocess import value_range
 from hrviewer.errors import HrviewerError, RunError, WriteError
 from hrviewer.geometry import Rect
+from hrviewer.io.atomic_write import replace_file
 from hrviewer.io.object_table import write_candidates
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
 from hrviewer.objects import MergeSettings, merge_objects, tile_duplicates
 from hrviewer.pyramid import Pyramid
+from hrviewer.runs.header import FORMAT_VERSION
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
-__all__ = ["RunFolderWriter", "read_header", "write_header"]
+__all__ = ["RunFolderWriter", "write_header"]
+
+log = logging.getLogger(__name__)
 
 EMBEDDING_CHUNK = 64
 """Side of the chunks of the embeddings map, in cells; all numbers of a cell are in one chunk."""
@@ -54,41 +64,15 @@ MAX_IN_MEMORY = 1 << 22
 """Largest output map that is painted in memory and written when the run is saved."""
 
 
-FORMAT_VERSION = 1
-"""Of run folders; raised when an older hrviewer could not read a new one, or the reverse."""
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Return a run folder's ``run.json``.
-
-    Raises
-    ------
-    HrviewerError
-        If it is not a run folder, or one of another format version.
-    """
-    try:
-        header: dict[str, Any] = json.loads((path / "run.json").read_text("utf-8"))
-        if "strategy" not in header:
-            raise ValueError("it names no strategy")
-    except FileNotFoundError:
-        raise RunError(f"{path} is not a run folder: it has no run.json") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is not a readable run folder: {error}") from None
-    version = header.get("format_version")
-    if version != FORMAT_VERSION:
-        raise RunError(
-            f"{path} has the run format {version or 0}, and this hrviewer reads {FORMAT_VERSION}: "
-            "run it again, or open it with the hrviewer that wrote it"
-        )
-    return header
+JOURNAL_NAME = re.compile(r"\d{6,}-[0-9a-f]+-\d+\.results")
+"""Name of a request's file: number, digest, milliseconds until its end."""
 
 
 def write_header(path: Path, header: dict[str, Any]) -> None:
     """Replace ``run.json`` in one step."""
     header = {"format_version": FORMAT_VERSION, **header}
-    new = path / "run.json.new"
-    new.write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(new, path / "run.json")
+    text = json.dumps(header, indent=1, ensure_ascii=False) + "\n"
+    replace_file(path / "run.json", text.encode("utf-8", "surrogateescape"))
 
 
 @contextmanager
@@ -126,6 +110,8 @@ class RunFolderWriter:
         The area that the estimate covers.
     digest : callable
         Digest of a role's model: embeddings are of use only with their encoder.
+    claim : Claim
+        The claim on the folder, without which nothing is written.
 
     Attributes
     ----------
@@ -142,15 +128,18 @@ class RunFolderWriter:
         native: float,
         region: Rect,
         digest: Callable[[str], str],
+        claim: Claim,
     ) -> None:
-        self.path, self.pyramid, self._digest = path, pyramid, digest
+        self.path, self.pyramid, self._digest, self._claim = path, pyramid, digest, claim
         self.journal = path / "journal"
         self._output: Any = None
-        self._replaced = False
+        self._replaced, self._dropped = False, 0
         with reporting_disk_errors(path):
             self.journal.mkdir(parents=True, exist_ok=True)
             self._journaled = {
-                int(file.name.split("-")[0]): file for file in self.journal.glob("*-*.npz")
+                int(file.name.split("-")[0]): file
+                for file in sorted(self.journal.iterdir())
+                if JOURNAL_NAME.fullmatch(file.name)
             }
             cell = stride * native
             rows, columns = Canvas.shape(pyramid.rect, cell)
@@ -216,8 +205,16 @@ class RunFolderWriter:
                 f"request {number} of the run in {self.path} differs: it was made with another "
                 "version; start a new run with another --out"
             )
-        results = tuple(deserialize(file.read_bytes()))
-        return FinishedRequest(results, int(seconds[0]) / 1000 if seconds else 0.0)
+        try:
+            results = tuple(deserialize(file.read_bytes()))
+        except (OSError, UnfitCopyError) as error:
+            log.warning("%s is dropped: %s", file, error)
+            self._dropped += 1
+            self._replaced = True
+            del self._journaled[number]
+            file.unlink(missing_ok=True)
+            return None
+        return FinishedRequest(results, int(seconds[0]) / 1000)
 
     def commit(
         self,
@@ -228,16 +225,12 @@ class RunFolderWriter:
         replayed: Container[int] = (),
     ) -> None:
         """Journal, then paint."""
+        self._claim.require()
         with reporting_disk_errors(self.path):
-            new, earlier = self.journal / "new", self._journaled.pop(number, None)
+            earlier = self._journaled.pop(number, None)
             self._replaced |= earlier is not None
-            file = self.journal / f"{number:06d}-{name}-{round(1000 * finished.seconds)}.npz"
-            try:
-                new.write_bytes(serialize(finished.results))
-                os.replace(new, file)
-            except OSError:
-                new.unlink(missing_ok=True)
-                raise
+            file = self.journal / f"{number:06d}-{name}-{round(1000 * finished.seconds)}.results"
+            replace_file(file, serialize(finished.results))
             if earlier is not None and earlier != file:
                 earlier.unlink(missing_ok=True)
             self.record.add(request, finished.results, replayed=replayed)
@@ -270,6 +263,7 @@ class RunFolderWriter:
 
     def save(self) -> None:
         """Write the current maps and the table of patches."""
+        self._claim.require()
         record = self.record
         with reporting_disk_errors(self.path):
             common: dict[str, Any] = {
@@ -317,6 +311,13 @@ class RunFolderWriter:
             write_header(self.path, header)
             if header["complete"]:
                 shutil.rmtree(self.journal)
+
+    def journal_notes(self) -> list[str]:
+        """Return a note where results of an earlier session could not be used."""
+        if not self._dropped:
+            return []
+        found = f"{self._dropped} requests of the journal were damaged or of another version"
+        return [f"{found} of hrviewer: they were computed again"]
 
     def object_notes(self, estimate: NDArray[np.float64] | None) -> list[str]:
         """Return a note where the estimate is of more objects than were found."""

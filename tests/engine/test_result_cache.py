@@ -1,10 +1,12 @@
 """The result cache: bounded, shared, and never the reason that a run fails."""
 
+import io
 import sqlite3
 
 import numpy as np
 import pytest
 
+from hrviewer import checksum
 from hrviewer.engine import Cost, InferenceResult, ResultCache, deserialize, serialize
 from hrviewer.geometry import Patch, Rect
 
@@ -83,11 +85,68 @@ def test_an_unwritable_file_is_an_empty_cache(tmp_path):
     assert cache.get("k") is not None  # memory still serves
 
 
-def test_a_damaged_file_is_an_empty_cache(tmp_path):
+@pytest.mark.parametrize("kind", ["no database", "another table", "overwritten"])
+def test_a_damaged_file_is_replaced(tmp_path, kind):
     path = tmp_path / "results.sqlite"
-    path.write_bytes(b"no database" * 100)
+    if kind == "no database":
+        path.write_bytes(b"no database" * 100)
+    elif kind == "another table":
+        with sqlite3.connect(path) as file:
+            file.execute("CREATE TABLE results (name TEXT)")
+        file.close()
+    else:
+        before = ResultCache(path)
+        before.put("k", [look(side=256)])
+        before.close()
+        data = path.read_bytes()
+        path.write_bytes(data[:200] + b"\xff" * (len(data) - 200))
     cache = ResultCache(path)
     assert cache.get("k") is None
     cache.put("k", [look()])
-    with pytest.raises(sqlite3.Error):
-        sqlite3.connect(path).execute("SELECT * FROM results")
+    cache.close()
+    again = ResultCache(path)
+    assert again.get("k") is not None
+    again.close()
+
+
+def change_entry(path, change):
+    with sqlite3.connect(path) as file:
+        (data,) = file.execute("SELECT data FROM results").fetchone()
+        file.execute("UPDATE results SET data = ?", (change(data),))
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "damaged"),
+    [
+        (lambda data: data[:-40], 1),
+        (lambda data: b"", 1),
+        (lambda data: 7, 1),
+        (lambda data: None, 0),
+        (lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], 1),
+        (lambda data: checksum.with_checksum(b"no results"), 1),
+        (lambda data: data.replace(checksum.writer().encode(), b"hrviewer-0.0.1"), 0),
+    ],
+)
+def test_entries_that_do_not_fit_are_dropped(tmp_path, change, damaged):
+    path = tmp_path / "results.sqlite"
+    first = ResultCache(path)
+    first.put("k", [look()])
+    first.close()
+    change_entry(path, change)
+    cache = ResultCache(path)
+    assert cache.get("k") is None
+    assert cache.damaged == damaged
+    cache.put("k", [look()])
+    cache.close()
+    again = ResultCache(path)
+    same(again.get("k")[0], look())
+    again.close()
+
+
+def test_compressed_members_are_refused():
+    """They could hold gigabytes; results are written as they are."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, rows=np.zeros(1 << 20))
+    with pytest.raises(checksum.DamagedCopyError, match="compressed"):
+        deserialize(checksum.with_checksum(buffer.getvalue()))

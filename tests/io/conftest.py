@@ -52,6 +52,7 @@ def made(tmp_path):
             on_earth(image, (shape[1] * 4, shape[2] * 4))
             place = {"crs": "EPSG:32618", "transform": list(PLACE), "metres": 1.0}
         header = {
+            "format_version": 1,
             "image": {"path": str(image), "shape": [shape[1] * 4, shape[2] * 4], "levels": 1,
                       "pixel_size": size, "fingerprint": "f00d", "georeference": place},
             "model": "toy", "strategy": "patches", "params": {"tile": 64}, "seed": 0,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ClaimedError, HrviewerError
 from hrviewer.io.atomic_write import atomic_path
 
 
@@ -84,24 +84,36 @@ def test_invalid_names(tmp_path, name, message):
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_first_of_two_writers_wins(tmp_path, folder):
+@pytest.mark.parametrize("claimed", [True, False])
+def test_first_of_two_writers_wins(tmp_path, folder, claimed):
+    """The second is refused at once; a file of another program is not replaced in the end."""
+
     def put(part, text):
         if folder:
             part.mkdir()
             part = part / "in"
         part.write_text(text)
 
-    def race():
-        with atomic_path(tmp_path / "a") as late:
-            put(late, "late")
-            with atomic_path(tmp_path / "a") as soon:
-                put(soon, "soon")
+    def second():
+        with atomic_path(tmp_path / "a") as part:
+            put(part, "second")
 
-    with pytest.raises(HrviewerError, match="exists"):
-        race()
+    def other_program():
+        with atomic_path(tmp_path / "a") as part:
+            put(part, "second")
+            put(tmp_path / "a", "first")
+
+    if claimed:
+        with atomic_path(tmp_path / "a") as part:
+            put(part, "first")
+            with pytest.raises(ClaimedError, match="is being written by process"):
+                second()
+    else:
+        with pytest.raises(HrviewerError, match="exists"):
+            other_program()
     assert listed(tmp_path) == ["a"]
     survivor = tmp_path / "a" / "in" if folder else tmp_path / "a"
-    assert survivor.read_text() == "soon"
+    assert survivor.read_text() == "first"
 
 
 def test_killed_process_leaves_no_file_under_the_name(tmp_path):
@@ -119,6 +131,9 @@ def test_killed_process_leaves_no_file_under_the_name(tmp_path):
         process.kill()
     assert not path.exists()
     assert all(name.startswith(".hrviewer-") for name in listed(tmp_path))
+    with atomic_path(tmp_path / "b.csv") as part:  # any later writer removes what was left
+        part.write_text("other")
+    assert listed(tmp_path) == ["b.csv"]
     with atomic_path(path) as part:
         part.write_text("whole")
     assert path.read_text() == "whole"

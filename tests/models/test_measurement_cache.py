@@ -25,13 +25,33 @@ def test_values_are_cached() -> None:
     assert [file.name for file in cache_folder().iterdir()] == ["things.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        "null",
+        '{"a": 1}',
+        "[" * 99_999,
+        '{"writer": "", "checksum": "", "values": 1}',
+    ],
+)
 def test_a_damaged_file_is_ignored(text: str) -> None:
     store_measurement("things", "a", 1)
     (cache_folder() / "things.json").write_text(text)
     assert load_measurement("things", "a") is None
     store_measurement("things", "b", 2)
-    assert json.loads((cache_folder() / "things.json").read_text()) == {"b": 2}
+    assert load_measurement("things", "b") == 2
+    assert json.loads((cache_folder() / "things.json").read_text())["values"] == {"b": 2}
+
+
+@pytest.mark.parametrize(("field", "value"), [("values", {"a": 2}), ("writer", "hrviewer-0.0.1")])
+def test_a_measurement_that_is_not_what_was_written_is_repeated(field: str, value: object) -> None:
+    store_measurement("things", "a", 1)
+    path = cache_folder() / "things.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    assert load_measurement("things", "a") is None
 
 
 def test_a_folder_that_cannot_be_written_is_no_obstacle(
@@ -66,7 +86,10 @@ def test_a_cost_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pytest.fail.Exception, match="counted again"):
         cost(1, 24)
     path = cache_folder() / "costs.json"
-    path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), "many")))
+    keys = json.loads(path.read_text())["values"]
+    path.unlink()
+    for key in keys:
+        store_measurement("costs", key, "many")
     with pytest.raises(pytest.fail.Exception, match="counted again"):
         cost(1, 8)
 

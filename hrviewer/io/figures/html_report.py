@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, RunError
 from hrviewer.geometry import Rect
 from hrviewer.io.anonymous import open_image
 from hrviewer.io.exportable import Exportable
+from hrviewer.io.run_patches import read_patches
+from hrviewer.io.stored_map import open_stored_map
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.resample import Pixels
 
@@ -216,8 +218,6 @@ def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]
     shape : tuple of int
         Rows and columns of the picture.
     """
-    import zarr
-
     region = Rect(*run.header["region"])
     estimate = run.header["estimate"]
     counts = estimate is None or estimate["kind"] == "count"
@@ -235,19 +235,19 @@ def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]
         ("cost", "Compute cost", "FLOP per pixel", "cividis"),
     ):
         try:
-            group = zarr.open_group(run.path / name, mode="r")
-            attributes: Any = group.attrs["hrviewer"]
-        except (OSError, KeyError):
+            cells, attributes = open_stored_map(run.path, name)
+        except RunError:
             continue
+        cell = float(attributes["hrviewer"]["cell"])
         # The first cost channel is FLOPs; of predicted probabilities the last class is drawn.
         plane = 0 if name == "cost" else None if name == "output" and counts else -1
         coarse = tuple(-(-side // CELL_PX) for side in shape)
-        values = resample_map(group["0"], float(attributes["cell"]), region, coarse, plane)
+        values = resample_map(cells, cell, region, coarse, plane)
         values = values.repeat(CELL_PX, 0).repeat(CELL_PX, 1)[: shape[0], : shape[1]]
         if name == "cost":
-            values = np.where(values > 0, values, np.nan) / float(attributes["cell"]) ** 2
+            values = np.where(values > 0, values, np.nan) / cell**2
         elif name == "output" and counts:
-            values *= 1e6 / float(attributes["cell"]) ** 2
+            values *= 1e6 / cell**2
         valid = values[np.isfinite(values)]
         if name == "saliency" and (not valid.size or np.ptp(valid) == 0):
             continue  # constant: the strategy preferred no area
@@ -315,12 +315,10 @@ def to_uint8(pixels: Pixels) -> NDArray[np.uint8]:
 
 def patch_boxes(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ...]]:
     """Return the first patches of a run as boxes in its picture, ``(x0, y0, x1, y1)``."""
-    import pandas as pd
-
     region = Rect(*run.header["region"])
     try:
-        table = pd.read_parquet(run.path / "patches.parquet", columns=["y", "x", "h", "w"])
-    except (OSError, ValueError):
+        table = read_patches(run.path)
+    except RunError:
         return []
     y, x, h, w = table.head(MAX_OUTLINES).to_numpy(float).T
     fy, fx = shape[0] / region.h, shape[1] / region.w

@@ -132,9 +132,7 @@ def copy_map(
 
     cells = run_map.cells
     levels = level_count(cells.shape)
-    attributes: Any = dict(
-        zarr.open_group(cells.store, path=cells.path.rpartition("/")[0], mode="r").attrs
-    )
+    attributes = run_map.attributes
     finest = create_image(
         target,
         cells.shape,

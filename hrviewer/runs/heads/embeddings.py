@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import RunError
+from hrviewer.io.stored_map import open_stored_map
 from hrviewer.runs.run import Run
 
 __all__ = ["BLOCK", "FOLDS", "Embeddings", "Floats", "read_embeddings"]
@@ -41,10 +42,8 @@ class Embeddings:
 
 def read_embeddings(run: Run) -> Embeddings:
     """Return the embeddings of a run; an error if it has none."""
-    import zarr
-
     if not (run.path / "embeddings" / "zarr.json").is_file():
         raise RunError(f"{run.path} has no embeddings: run the strategy compression first")
-    values, cell = run.map("embeddings")
-    attributes: Any = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
-    return Embeddings(values, cell, str(attributes["encoder"]))
+    values, attributes = open_stored_map(run.path, "embeddings")
+    about = attributes["hrviewer"]
+    return Embeddings(values, float(about["cell"]), str(about.get("encoder", "")))

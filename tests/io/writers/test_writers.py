@@ -70,10 +70,10 @@ def test_no_partial_file_remains(made, tmp_path, monkeypatch, name, error):
 def test_missing_data_is_reported(made, tmp_path):
     run = made()
     (run.path / "patches.parquet").unlink()
-    with pytest.raises(HrviewerError, match="no readable patch table"):
+    with pytest.raises(HrviewerError, match="no table of patches"):
         export(run, tmp_path / "a.geojson")
     (run.path / "patches.parquet").write_text("torn")
-    with pytest.raises(HrviewerError, match="no readable patch table"):
+    with pytest.raises(HrviewerError, match=r"patches\.parquet cannot be read"):
         export(run, tmp_path / "a.geojson")
     for name in ("output", "saliency", "cost"):
         (run.path / name / "zarr.json").unlink()
