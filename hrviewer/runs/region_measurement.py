@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.object_table import has_objects, read_objects
 from hrviewer.io.run_maps import RunMap, open_map
+from hrviewer.io.run_patches import read_patches
 from hrviewer.regions import Region, cell_areas, points_inside
 from hrviewer.runs.estimates import EstimateDict, estimate_of_part
 from hrviewer.strategies.estimation.tile_sample import MIN_COVERAGE
@@ -247,8 +247,7 @@ def processed_cores(run: Exportable) -> NDArray[np.object_]:
     """Return the cores of the patches on which models of the bundle ran, as shapely's boxes."""
     import shapely
 
-    table = pd.read_parquet(run.path / "patches.parquet", columns=["y", "x", "h", "w", "role",
-                                                                   "status"])  # fmt: skip
+    table = read_patches(run.path)
     done = (table["status"] != "failed") & ~table["role"].str.startswith("@")
     y, x, h, w = (table.loc[done, name].to_numpy(float) for name in ("y", "x", "h", "w"))
     boxes: NDArray[np.object_] = np.asarray(shapely.box(x, y, x + w, y + h), object)
