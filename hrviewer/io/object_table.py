@@ -109,7 +109,8 @@ def read_candidates(run: Exportable) -> tuple[DetectedObjects, tuple[str, ...], 
         table, metadata = read_table(path, COLUMNS)
         about = json.loads(metadata[b"hrviewer"])
         ObjectMetadata.model_validate(about)
-        outlines = shapely.from_wkb(table["outline"].to_numpy(object, na_value=None))
+        stored = [value if isinstance(value, bytes) else None for value in table["outline"]]
+        outlines = shapely.from_wkb(np.asarray(stored, object))
     except FileNotFoundError:
         raise RunError(f"{run.path} has no objects: its model detects none") from None
     except ValidationError as error:
