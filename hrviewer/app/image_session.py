@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hrviewer.app.maps.colour_scale import ColourScales
 from hrviewer.formatting import NO_ESTIMATE, EstimateText
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
@@ -200,6 +201,8 @@ class ImageSession:
         Ground truth that runs are compared with: what is displayed, or a synthetic image's own.
     ground_truth_status : str
         Number of displayed objects.
+    colour_scales : ColourScales
+        What the ends of each quantity's colours stand for, for all results on this image.
     labels : list of Feature
         Labelled places that a head is fitted to.
     runs : list of RunEntry
@@ -221,6 +224,7 @@ class ImageSession:
     ground_truth: GroundTruthPoints | None = None
     ground_truth_source: GroundTruthSource | None = None
     ground_truth_status: str = ""
+    colour_scales: ColourScales = field(default_factory=ColourScales)
     labels: list[Feature] = field(default_factory=list)
     runs: list[RunEntry] = field(default_factory=list)
     closed: bool = False

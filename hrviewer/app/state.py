@@ -239,6 +239,7 @@ class AppState:
         for other in self.images:
             if other is not session and other.maps is not None:
                 other.clear_results()
+        maps.share_scales(session.colour_scales)
         session.maps, session.inspection = maps, None
         if not keep_run:
             session.run = run

@@ -58,7 +58,7 @@ def test_means_of_quantities(tmp_path):
     np.testing.assert_allclose(tile, IMAGE[:64, :64, :2].mean(axis=(0, 1)) / 255, rtol=1e-4)
     assert run.maps["output"].attrs["units"] == ("a", "m")
     raster = ResultMaps.from_run(run).rasters["output"]
-    assert (raster.unit, raster.limits, raster.fixed_limits) == ("height (m)", (0, 120), True)
+    assert (raster.unit, raster.limits, raster.scale.held) == ("height (m)", (0, 120), True)
     ((_, settings, _),) = [layer for layer in run.layers() if layer[1]["name"] == "output"]
     assert settings["contrast_limits"] == (0, 120)
     assert settings["metadata"]["hrviewer"]["unit"] == "height (m)"

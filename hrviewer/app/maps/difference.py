@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.app.maps.colour_scale import ColourScale
 from hrviewer.app.maps.raster import PyramidRaster
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.units import nice_ceiling
@@ -41,7 +42,8 @@ def subtract_maps(a: ResultMaps, b: ResultMaps) -> PyramidRaster:
     difference = np.asarray(minuend - subtrahend, np.float32)
     sizes = np.abs(difference[np.isfinite(difference)])
     top = nice_ceiling(float(np.percentile(sizes, 99.5))) if sizes.any() else 1.0
-    return PyramidRaster([difference], cell, one.unit, (-top, top), fixed_limits=True)
+    scale = ColourScale((-top, top), held=True, fitted=True)
+    return PyramidRaster([difference], cell, one.unit, scale)
 
 
 def resample(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.app.maps.colour_scale import ColourScale
 from hrviewer.engine.canvas import MapKind
 from hrviewer.geometry import Rect
 from hrviewer.units import nice_ceiling
@@ -71,10 +72,8 @@ class PyramidRaster:
         Side of the finest level's cells, level-0 pixels.
     unit : str
         Unit of the values in the legend.
-    limits : tuple of float
-        Values at the ends of the colour scale.
-    fixed_limits : bool
-        Whether the limits stay; otherwise they follow the values in round steps.
+    scale : ColourScale
+        Values at the ends of the colours; shared by the rasters of a quantity on an image.
     changed : bool
         Whether it changed since it was displayed.
     """
@@ -82,14 +81,24 @@ class PyramidRaster:
     levels: list[NDArray[np.float32]]
     cell: float
     unit: str
-    limits: tuple[float, float] = (0.0, 1.0)
-    fixed_limits: bool = False
+    scale: ColourScale = field(default_factory=ColourScale)
     changed: bool = False
+    _top: float = 0.0
 
     @property
     def values(self) -> NDArray[np.float32]:
         """The finest level."""
         return self.levels[0]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Values at the ends of the colours."""
+        return self.scale.limits
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether there were values above the scale when it was compared with them last."""
+        return self._top > self.limits[1]
 
     def level_for(self, side: float) -> int:
         """Return the finest level whose cells are not smaller than `side` level-0 pixels."""
@@ -98,19 +107,14 @@ class PyramidRaster:
 
     def autoscale(self, level: int = 0) -> bool:
         """Let the limits follow a level's values, in round steps; return whether they moved."""
-        if self.fixed_limits:
-            return False
         values = self.levels[level]
         step = max(1, math.isqrt(values.size // 250_000))
         some = values[::step, ::step]
         some = some[np.isfinite(some) & (some > 0)]
         if not some.size:
             return False
-        limits = (0.0, nice_ceiling(float(np.percentile(some, 99.5))))
-        if limits == self.limits:
-            return False
-        self.limits = limits
-        return True
+        self._top = nice_ceiling(float(np.percentile(some, 99.5)))
+        return self.scale.follow((0.0, self._top))
 
     def update_coarser(self, rect: Rect) -> None:
         """Bring the coarser levels up to date inside a rectangle of level-0 pixels."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hrviewer.app.maps.attention_map import AttentionMap
+from hrviewer.app.maps.colour_scale import ColourScale, ColourScales
 from hrviewer.app.maps.embedding_map import EmbeddingMap
 from hrviewer.app.maps.object_map import ObjectMap
 from hrviewer.app.maps.raster import (
@@ -50,6 +51,9 @@ from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpReque
 from hrviewer.units import AREA_UNITS, area_unit
 
 __all__ = ["Completion", "ResultMaps", "empty_result_maps"]
+
+SHARED_SCALES: tuple[MapName, ...] = ("output", "cost")
+"""Maps that show the same quantity for every strategy: saliencies and orders are a run's own."""
 
 MAX_CELLS = 4096**2
 """Cells of the output map, over all classes; a larger map has coarser cells."""
@@ -152,16 +156,12 @@ class ResultMaps:
         self._per_area = per if kind == "mass" else None
         what = pluralize(self.classes[0]) if len(self.classes) == 1 else "objects"
         unit = f"{what} per {area}" if kind == "mass" else quantity
-        fixed = kind != "mass" and limits is not None
+        bounded = kind != "mass" and limits is not None
+        scale = ColourScale(limits or (0.0, 1.0), held=bounded, fitted=bounded)
+        self._colour_scales = ColourScales()
         grid = record.cost_map.values.shape[1:]
         self.rasters: dict[MapName, PyramidRaster] = {
-            "output": PyramidRaster(
-                empty_levels(canvas.values.shape[1:]),
-                cell,
-                unit,
-                limits or (0.0, 1.0),
-                fixed_limits=fixed,
-            ),
+            "output": PyramidRaster(empty_levels(canvas.values.shape[1:]), cell, unit, scale),
             "saliency": PyramidRaster(
                 [record.saliency.values[0]], record.saliency.cell, "saliency"
             ),
@@ -287,11 +287,24 @@ class ResultMaps:
         self._redraw(self.image)
         self.rasters["output"].changed = True
 
+    def share_scales(self, scales: ColourScales) -> None:
+        """Take the colour scales of the image; those it lacks become these maps' own."""
+        self._colour_scales = scales
+        for name in SHARED_SCALES:
+            drawn = self.rasters[name]
+            drawn.scale = scales.share(name, drawn.unit, drawn.scale)
+
+    def settle_scales(self) -> None:
+        """Hold the colour scales: what is displayed is complete."""
+        for name in SHARED_SCALES:
+            self.rasters[name].scale.settle()
+
     def set_cost_quantity(self, quantity: str) -> None:
         """Draw another quantity of `COST_QUANTITIES`."""
         self.cost_quantity = quantity
         drawn = self.rasters["cost"]
         drawn.unit, drawn.changed = COST_QUANTITIES[quantity].unit, True
+        drawn.scale = self._colour_scales.share("cost", drawn.unit, ColourScale())
         self._redraw_cost(self.image)
 
     def patch_at(self, y: float, x: float) -> PatchRow | None:

@@ -19,6 +19,7 @@ import numpy as np
 from psygnal import Signal
 
 from hrviewer.app.image_session import ImageSession
+from hrviewer.app.maps.colour_scale import ColourScales
 from hrviewer.app.maps.difference import subtract_maps
 from hrviewer.app.maps.ground_truth_points import GroundTruthSource
 from hrviewer.app.maps.raster import MapName, PyramidRaster
@@ -234,6 +235,7 @@ class CompareService:
         self._end()
         state.run_starting.emit()
         if not as_difference:
+            share_scales(image.colour_scales, [maps for _, maps in runs])
             self.grid = runs
             self.grid_changed.emit()
             return
@@ -247,6 +249,18 @@ class CompareService:
         if not known.any():
             message = f"{one} and {other}: no difference in the shared area"
         self.message_changed.emit(message if known.size else "the runs share no area")
+
+
+def share_scales(scales: ColourScales, runs: list[ResultMaps]) -> None:
+    """Give runs the colour scales of their image.
+
+    Where it has none yet, those of the run with the middle range: with the largest, the other
+    runs' maps would be nearly empty.
+    """
+    ranked = sorted(runs, key=lambda maps: maps.rasters["output"].limits[1])
+    middle = ranked[(len(ranked) - 1) // 2]
+    for maps in [middle, *runs]:
+        maps.share_scales(scales)
 
 
 def run_label(entry: RunEntry) -> str:

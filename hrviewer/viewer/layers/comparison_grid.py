@@ -146,7 +146,8 @@ class ComparisonGrid:
     def _shared_limits(self) -> tuple[float, float]:
         """Return what the ends of the colours stand for: the same for all runs.
 
-        The middle one of their own: the largest would leave the others' pictures empty.
+        The middle one of their own where runs have no common scale: the largest would leave the
+        others' pictures empty.
         """
         maps: list[PyramidRaster] = [group.maps.rasters[self.map_name] for group in self.runs]
         ends = sorted(m.limits[1] for m in maps)
@@ -168,7 +169,6 @@ class ComparisonGrid:
     def _follow_view(self) -> None:
         """Draw maps as coarse as the screen is; update the ground truth."""
         pixel = max(screen_pixel(self.viewer, self.image_layer))
-        before = [group.level for group in self.runs]
         for group in self.runs:
             drawn = group.maps.rasters[self.map_name]
             level = drawn.level_for(MIN_CELL_PX * pixel)
@@ -181,9 +181,9 @@ class ComparisonGrid:
                     place["scale"],
                     place["translate"],
                 )
-        if before != [group.level for group in self.runs]:
-            limits = self._shared_limits()
-            for group in self.runs:
+        limits = self._shared_limits()
+        for group in self.runs:
+            if tuple(group.map_layer.contrast_limits) != limits:
                 group.map_layer.contrast_limits_range = group.map_layer.contrast_limits = limits
         points = self.points
         if points is not None and points.data is not self._mirrored_points:

@@ -25,7 +25,7 @@ from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.layers.warp_grid import WarpGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from napari.components import ViewerModel
 
@@ -66,6 +66,7 @@ class Overlays:
         self._visibility: dict[MapName, bool] = {
             name: style.visible for name, style in OVERLAY_STYLES.items()
         }
+        self._colour_bars: set[MapName] = {"output"}
         self._too_many_outlines = self._hidden = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image]
@@ -79,7 +80,7 @@ class Overlays:
         else:
             self._add_layers(previous)
         if previous is not None:
-            self._visibility = previous._visibility
+            self._visibility, self._colour_bars = previous._visibility, previous._colour_bars
         self._apply_visibility()
 
     def _add_layers(self, previous: Overlays | None) -> None:
@@ -92,6 +93,7 @@ class Overlays:
             )
             for name, drawn in self.maps.rasters.items()
         }
+        self._shown_limits = limits_of(self.layers)
         self.outlines = PatchOutlines(self.image_layer)
         if previous is not None:
             previous.remove()
@@ -102,10 +104,13 @@ class Overlays:
             for name in ("cost", "saliency", "patches", "output"):
                 self.viewer.add_layer(self.layers[name])
             self.viewer.add_layer(self.outlines.layer)
+        for layer in self.layers.values():
+            layer.name_overlay.position = layer.colorbar.position
 
     def _reuse_layers(self, previous: Overlays) -> None:
         """Show other maps in the layers that exist."""
         self.layers, self.outlines = previous.layers, previous.outlines
+        self._shown_limits = limits_of(self.layers)
         self.embedding_layers, self.attention_layers = (
             previous.embedding_layers,
             previous.attention_layers,
@@ -115,8 +120,8 @@ class Overlays:
             remove_layers(self.viewer, [previous.warp_grid.layer])
         for name, layer in self.layers.items():
             drawn = self.maps.rasters[name]
-            layer.metadata = layer_settings(name, drawn, self.maps.completion)["metadata"]
-            layer.contrast_limits_range = layer.contrast_limits = drawn.limits
+            settings = layer_settings(name, drawn, self.maps.completion)
+            layer.metadata, layer.name = settings["metadata"], settings["name"]
             self._set_level(name)
 
     @property
@@ -149,9 +154,12 @@ class Overlays:
         """
         for name, layer in self.layers.items():
             drawn = self.maps.rasters[name]
+            self._follow_scale(name)
             if not drawn.changed or not (layer.visible or hidden):
                 continue
             drawn.changed = False
+            if layer.name != layer_title(name, drawn):  # another cost is displayed
+                layer.name = layer_title(name, drawn)
             self._autoscale(name)
             if layer.visible:
                 layer.set_view_slice()
@@ -254,6 +262,22 @@ class Overlays:
         if name == "patches":
             self.outlines.layer.opacity = opacity
 
+    def has_colour_bar(self, name: MapName) -> bool:
+        """Return whether an overlay's legend is on the image while the overlay is visible."""
+        return name in self._colour_bars
+
+    def set_colour_bar(self, name: MapName, shown: bool) -> None:
+        """Show or hide an overlay's legend on the image."""
+        (self._colour_bars.add if shown else self._colour_bars.discard)(name)
+        self._apply_visibility()
+
+    def fit_scale(self, name: MapName) -> None:
+        """Fit a map's colour scale to what is displayed, and hold it."""
+        scale = self.maps.rasters[name].scale
+        scale.release()
+        self._autoscale(name)
+        scale.hold()
+
     def remove(self) -> None:
         """Remove the layers."""
         remove_layers(self.viewer, self)
@@ -267,10 +291,22 @@ class Overlays:
         self._autoscale(name)
 
     def _autoscale(self, name: MapName) -> None:
-        drawn, layer = self.maps.rasters[name], self.layers[name]
-        if drawn.autoscale(self._levels[name]):
-            layer.contrast_limits_range = layer.contrast_limits = drawn.limits
-            self.limits_changed.emit(name)
+        self.maps.rasters[name].autoscale(self._levels[name])
+        self._follow_scale(name)
+
+    def _follow_scale(self, name: MapName) -> None:
+        """Bring contrast limits and colour scale together, whichever was moved."""
+        layer, scale = self.layers[name], self.maps.rasters[name].scale
+        limits = as_limits(layer.contrast_limits)
+        if limits != self._shown_limits[name]:  # by the user, with napari's controls
+            scale.hold(limits)
+        elif limits != scale.limits:
+            layer.contrast_limits_range = layer.contrast_limits = scale.limits
+            limits = as_limits(layer.contrast_limits)
+        else:
+            return
+        self._shown_limits[name] = limits
+        self.limits_changed.emit(name)
 
     def _apply_visibility(self) -> None:
         for name, layer in self.layers.items():
@@ -278,6 +314,9 @@ class Overlays:
             if visible and not layer.visible:
                 layer.set_view_slice()
             layer.visible = visible
+            legend = visible and name in self._colour_bars
+            if layer.colorbar.visible != legend:
+                layer.colorbar.visible = layer.name_overlay.visible = legend
         self.outlines.layer.visible = self._should_show("patches") and not self._too_many_outlines
         if self.warp_grid is not None:
             self.warp_grid.layer.visible = self._should_show("patches")
@@ -286,11 +325,29 @@ class Overlays:
         return self._visibility[name] and not self._hidden
 
 
+def limits_of(layers: Mapping[MapName, Image]) -> dict[MapName, tuple[float, float]]:
+    """Return the contrast limits of layers."""
+    return {name: as_limits(layer.contrast_limits) for name, layer in layers.items()}
+
+
+def as_limits(limits: Sequence[float]) -> tuple[float, float]:
+    """Return contrast limits as a colour scale has them."""
+    low, high = limits
+    return float(low), float(high)
+
+
+def layer_title(name: MapName, raster: PyramidRaster) -> str:
+    """Return the name of a map's layer, with its unit."""
+    if name == "patches":
+        return "patches (raster)"
+    return name if raster.unit == name else f"{name}: {raster.unit}"
+
+
 def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion) -> dict[str, Any]:
     """Return the settings of a map's layer."""
     style = OVERLAY_STYLES[name]
     return {
-        "name": "patches (raster)" if name == "patches" else name,
+        "name": layer_title(name, raster),
         "rgb": False,
         "multiscale": False,
         "colormap": style.colormap,

@@ -81,6 +81,8 @@ class ResultLayers:
         viewport = image.source.viewport()
         if not viewport.rect.empty:
             overlays.follow_view(viewport)
+        if self._state.run_state == "idle" and not (live.enabled and live.updating):
+            overlays.maps.settle_scales()
 
     def _is_due(self, overlays: Overlays) -> bool:
         """Return whether the last change is long enough ago; a new view is always due."""

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QCoreApplication, QEvent, QRectF, QSize, Qt
+from qtpy.QtCore import QCoreApplication, QEvent, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import (
     QBrush,
     QColor,
     QImage,
     QLinearGradient,
+    QMouseEvent,
     QPainter,
     QPainterPath,
     QPaintEvent,
@@ -158,6 +159,8 @@ class Bar(QWidget):
         In pixels.
     """
 
+    clicked = Signal()
+
     def __init__(self, height: int = 10) -> None:
         super().__init__()
         self._height = height
@@ -183,6 +186,10 @@ class Bar(QWidget):
     def minimumSizeHint(self) -> QSize:
         """Never thinner than asked for."""
         return QSize(20, self._height)
+
+    def mouseReleaseEvent(self, event: QMouseEvent | None) -> None:
+        """Announce a click."""
+        self.clicked.emit()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
         """Draw."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QSlider, QWidget
 
@@ -11,8 +13,11 @@ from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.widgets.common import SWITCH_SPACING, SWITCH_WIDTH, Bar, label, row
+from hrviewer.viewer.widgets.scale_editor import ScaleEditor
 
 __all__ = ["OverlayLegend"]
+
+EDITABLE_SCALES: tuple[MapName, ...] = ("output", "saliency", "cost")
 
 
 class OverlayRow:
@@ -27,7 +32,11 @@ class OverlayRow:
         self.checkbox.setMinimumWidth(SWITCH_WIDTH)
         self.colour_bar = Bar(10)
         self.colour_bar.set_gradient([(*colour[:3], 1.0) for colour in style.gradient()])
-        self.colour_bar.setToolTip(style.tooltip)
+        if name in EDITABLE_SCALES:
+            self.colour_bar.setCursor(Qt.CursorShape.PointingHandCursor)
+            self.colour_bar.setToolTip(f"{style.tooltip}\nClick to edit the scale")
+        else:
+            self.colour_bar.setToolTip(style.tooltip)
         self.low, self.unit, self.high = (label("", "secondary") for _ in range(3))
         self.unit.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         self.high.setAlignment(Qt.AlignmentFlag.AlignRight)
@@ -76,6 +85,8 @@ class OverlayLegend(QWidget):
             grid.setRowMinimumHeight(top + 2, 4)
             overlay_row.checkbox.toggled.connect(self._toggle)
             overlay_row.opacity.valueChanged.connect(self._set_opacity)
+            if overlay_row.name in EDITABLE_SCALES:
+                overlay_row.colour_bar.clicked.connect(partial(self.edit_scale, overlay_row.name))
             if overlay_row.name == "cost":
                 grid.addWidget(self.cost_box, top + 1, 0)
             if overlay_row.name == "output":
@@ -113,6 +124,16 @@ class OverlayLegend(QWidget):
         for name in MAPS:
             self._show_limits(name)
 
+    def edit_scale(self, name: MapName) -> ScaleEditor | None:
+        """Open the menu of a colour scale below its bar; None without overlays."""
+        if self._overlays is None:
+            return None
+        bar = self.rows[name].colour_bar
+        editor = ScaleEditor(bar, name, self._overlays)
+        editor.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        editor.popup(bar.mapToGlobal(bar.rect().bottomLeft()))
+        return editor
+
     def _show_limits(self, name: MapName) -> None:
         overlay_row = self.rows[name]
         if self._overlays is None:
@@ -123,7 +144,8 @@ class OverlayLegend(QWidget):
         drawn = self._overlays.maps.rasters[name]
         low, high = drawn.limits
         overlay_row.low.setText("first" if name == "patches" else f"{low:g}")
-        overlay_row.high.setText("last" if name == "patches" else format_si(high))
+        more = "≥ " * drawn.is_clipped
+        overlay_row.high.setText("last" if name == "patches" else more + format_si(high))
         overlay_row.unit.setText(drawn.unit)
 
     def _toggle(self) -> None:

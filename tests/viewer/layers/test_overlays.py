@@ -7,6 +7,7 @@ import pytest
 from napari.layers import Layer
 
 from hrviewer.app.image_session import Viewport
+from hrviewer.app.maps.colour_scale import ColourScales
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.geometry import Rect
@@ -59,6 +60,7 @@ def test_an_overlay_covers_the_pixels_that_it_describes(
     base = viewer.add_layer(Layer.create(data, settings, kind))
     overlays = Overlays(viewer, base, drawn(image))
     overlays.set_visible("patches", False)
+    overlays.set_colour_bar("output", False)
     size = 1.0 if scale is None else scale[0]
     viewer.scene.camera.center = tuple(base.data_to_world((95.5, 127.5)))
     for zoom in (0.5, 1.0, 2.0, 5.0):
@@ -106,6 +108,46 @@ def test_what_is_drawn_later_is_seen(make_napari_viewer_proxy, image):
     assert heard == ["output"]
     assert overlays.layers["output"].contrast_limits == [0, 5e5]
     assert not np.array_equal(viewer.screenshot(flash=False), before)
+
+
+def test_limits_that_the_user_sets_are_held(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    scales = ColourScales()
+    maps, other = drawn(image), drawn(image)
+    maps.share_scales(scales)
+    overlays = Overlays(viewer, base, maps)
+    overlays.refresh()
+    overlays.layers["output"].contrast_limits = (0.0, 7.0)
+    overlays.refresh()
+    assert maps.rasters["output"].limits == (0.0, 7.0)
+    other.share_scales(scales)
+    following = Overlays(viewer, base, other, previous=overlays)
+    assert tuple(following.layers["output"].contrast_limits) == (0.0, 7.0)
+    other.rasters["output"].values[:] = 4e5
+    other.rasters["output"].changed = True
+    following.refresh()
+    assert tuple(following.layers["output"].contrast_limits) == (0.0, 7.0)
+    following.fit_scale("output")
+    assert tuple(following.layers["output"].contrast_limits) == (0.0, 5e5)
+
+
+def test_the_legend_is_on_the_image_while_its_overlay_is_visible(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    overlays = Overlays(viewer, base, drawn(image))
+    output, cost = overlays.layers["output"], overlays.layers["cost"]
+    assert (output.colorbar.visible, cost.colorbar.visible) == (True, False)
+    assert output.name == f"output: {overlays.maps.rasters['output'].unit}"
+    overlays.set_visible("output", False)
+    assert not output.colorbar.visible
+    overlays.set_colour_bar("cost", True)
+    overlays.set_visible("cost", True)
+    assert cost.colorbar.visible
+    assert cost.name_overlay.visible
+    overlays.maps.set_cost_quantity("bytes")
+    overlays.refresh()
+    assert cost.name == "cost: bytes per pixel"
 
 
 def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monkeypatch):
