@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 
 import pytest
+from npe2 import PluginManifest
 from qtpy.QtCore import QCoreApplication, QEvent, QRect
 from qtpy.QtGui import QGuiApplication
 
 import hrviewer
+from hrviewer import viewer as viewer_package
 from hrviewer.errors import HrviewerError
 from hrviewer.viewer.contributions import commands
 from hrviewer.viewer.demo import window_driver
 from hrviewer.viewer.image.view_fit import camera_state
 from hrviewer.viewer.view import view
+from hrviewer.viewer.widgets.actions import KEY_BINDINGS, Actions
 from hrviewer.viewer.widgets.run_settings import getting_started, join_names
 from hrviewer.viewer.widgets.window import set_window_size
 
@@ -114,6 +118,26 @@ def test_the_palette_docks_the_panel(window, monkeypatch):
     monkeypatch.setattr(type(panel.open_run_button), "choose_run", lambda self: asked.append(self))
     commands.open_run(window)
     assert asked == [panel.open_run_button]
+
+
+def test_every_action_is_a_command_of_the_palette(window, monkeypatch):
+    manifest = PluginManifest.from_file(Path(viewer_package.__file__).with_name("napari.yaml"))
+    listed = {item.id: item for item in manifest.contributions.commands}
+    in_menu = {item.command for item in manifest.contributions.menus["hrviewer.actions"]}
+    panel = commands.panel_of(window)
+    done = []
+    monkeypatch.setattr(Actions, "__call__", lambda self, name: done.append(name))
+    for name in panel.user_actions.names:
+        command = listed[f"hrviewer.{name}"]
+        assert command.id in in_menu
+        assert (KEY_BINDINGS.get(name) is None) or f"({KEY_BINDINGS[name]})" in command.title
+        assert command.python_name == f"hrviewer.viewer.contributions.commands:{name}"
+        getattr(commands, name)(window)
+    assert done == panel.user_actions.names
+    # What napari calls with a path is greyed out there.
+    for name, command in listed.items():
+        if ".readers:" in command.python_name or ".writers:" in command.python_name:
+            assert str(command.enablement) == "False", name
 
 
 def test_the_window_driver(window, photo, toys, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""Commands of the palette and the menus."""
+"""Commands of napari's palette and menus: the actions of the panel."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
 
     from hrviewer.viewer.widgets import Panel
 
-__all__ = ["open_run", "panel_of", "show_panel"]
+__all__ = ["panel_of", "show_panel"]
 
 PANEL_TITLE = "High-resolution inference"
 """Name of the widget in the manifest; napari appends the plugin's name."""
@@ -26,6 +27,26 @@ def show_panel(viewer: napari.viewer.Viewer) -> None:
     panel_of(viewer)
 
 
-def open_run(viewer: napari.viewer.Viewer) -> None:
-    """Let the user choose a run's folder, and show its overlays."""
-    panel_of(viewer).open_run_button.choose_run()
+def command(action: str) -> Callable[[napari.viewer.Viewer], None]:
+    """Return the command of the manifest that does an action of the panel."""
+
+    def execute(viewer: napari.viewer.Viewer) -> None:
+        panel_of(viewer).user_actions(action)
+
+    return execute
+
+
+open_image = command("open_image")
+open_model = command("open_model")
+open_run = command("open_run")
+draw_region = command("draw_region")
+run = command("run")
+pause_or_resume = command("pause_or_resume")
+stop = command("stop")
+toggle_live = command("toggle_live")
+next_strategy = command("next_strategy")
+previous_strategy = command("previous_strategy")
+run_other_strategies = command("run_other_strategies")
+show_run_tab = command("show_run_tab")
+compare = command("compare")
+export = command("export")

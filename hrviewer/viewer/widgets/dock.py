@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.layer_refresh import auto_refresh, clock
+from hrviewer.viewer.widgets.actions import Actions
 from hrviewer.viewer.widgets.common import heading, style_sheet
 from hrviewer.viewer.widgets.compare_tab import CompareTab
 from hrviewer.viewer.widgets.cost_breakdown import TimeBreakdown
@@ -36,7 +37,6 @@ from hrviewer.viewer.widgets.patch_inspector import PatchInspectorWidget
 from hrviewer.viewer.widgets.run_controls import RunControls
 from hrviewer.viewer.widgets.run_settings import RunSettingsForm
 from hrviewer.viewer.widgets.run_summary import IntervalWidget
-from hrviewer.viewer.widgets.shortcuts import Shortcuts
 from hrviewer.viewer.widgets.warp_view import WarpPreview
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Panel(QTabWidget):
         self._restyle()
         clock().start(self._tick, TICK_MS)
         controller.state.strategy_changed.connect(self._tick_now)
-        self.shortcuts = Shortcuts(self, controller)
+        self.user_actions = Actions(self)
         # The last resort, when only Qt's side of the panel goes.
         self.destroyed.connect(partial(clock().stop, self._tick))
         self.destroyed.connect(controller.close)

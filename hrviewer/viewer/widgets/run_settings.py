@@ -91,9 +91,7 @@ class RunSettingsForm(QWidget):
         middle.add("", self.strategy_summary)
         self._params_layout = QVBoxLayout()
         lower = Form()
-        self.draw_button = self._make_button(
-            "✎", "Draw a rectangle on the image", self._draw_region
-        )
+        self.draw_button = self._make_button("✎", "Draw a rectangle on the image", self.draw_region)
         lower.add(
             "Region",
             row(self.region, self.draw_button),
@@ -190,7 +188,8 @@ class RunSettingsForm(QWidget):
         button.clicked.connect(act)
         return button
 
-    def _draw_region(self) -> None:
+    def draw_region(self) -> None:
+        """Let the user draw a rectangle, and select it as the region."""
         if self.controller.image_layer is not None:
             self.region.setCurrentIndex(self.region.findData("drawn"))
             self._set_region()

@@ -366,18 +366,18 @@ def test_nothing_survives_the_window(
 
 
 def test_keys_do_what_the_buttons_do(docked, qtbot, count):
-    keys, controller = docked.shortcuts.keys, docked.controller
+    keys, controller = docked.user_actions.keys, docked.controller
     chosen = controller.state.settings.strategy.id
-    keys["next"].activated.emit()
+    keys["next_strategy"].activated.emit()
     assert controller.state.settings.strategy.id != chosen
-    keys["previous"].activated.emit()
+    keys["previous_strategy"].activated.emit()
     assert controller.state.settings.strategy.id == chosen
-    keys["live"].activated.emit()
+    keys["toggle_live"].activated.emit()
     assert docked.live_toggle.checkbox.isChecked()
-    keys["live"].activated.emit()
+    keys["toggle_live"].activated.emit()
     assert not controller.live.enabled
     keys["stop"].activated.emit()  # nothing runs: nothing happens
-    keys["pause"].activated.emit()
+    keys["pause_or_resume"].activated.emit()
     assert controller.state.run_state == "idle"
     keys["run"].activated.emit()
     qtbot.waitUntil(idle(docked), timeout=20_000)
