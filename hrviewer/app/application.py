@@ -15,6 +15,7 @@ from hrviewer.app.services.head_training import HeadTrainer
 from hrviewer.app.services.live_service import LiveService
 from hrviewer.app.services.loading import ImageDisplay, ImageLoader, RunLoader
 from hrviewer.app.services.model_loader import ModelLoader
+from hrviewer.app.services.model_proposal import ModelProposer
 from hrviewer.app.services.object_service import ObjectService
 from hrviewer.app.services.patch_inspection import PatchInspector
 from hrviewer.app.services.run_queue import RunQueue
@@ -63,6 +64,7 @@ class Application:
         self.image_loader = ImageLoader(state, background, display)
         self.run_loader = RunLoader(state, background, display)
         self.model_loader = ModelLoader(state, background)
+        self.model_proposer = ModelProposer(state, background)
         self.run_service = RunService(state, background, resources)
         self.run_queue = RunQueue(state, resources, self.run_service)
         self.live = LiveService(state, background, resources)
@@ -81,6 +83,7 @@ class Application:
         services = (
             self.image_loader,
             self.model_loader,
+            self.model_proposer,
             self.run_loader,
             self.export_service,
             self.patch_inspector,

@@ -24,7 +24,7 @@ from hrviewer.app.settings import ResolvedRun, RunSettings
 from hrviewer.errors import HrviewerError
 from hrviewer.formatting import NO_ESTIMATE, EstimateText
 from hrviewer.geometry import Rect
-from hrviewer.models import installed_bundles
+from hrviewer.models import ModelBundle, installed_bundles
 from hrviewer.runs import Run
 from hrviewer.runs.model import ModelLike, as_bundle
 from hrviewer.strategies import Strategy, get_strategy
@@ -90,6 +90,8 @@ class AppState:
         State of the run in progress.
     live : LiveState
         State of Live.
+    model_is_chosen : bool
+        Whether the user selected the model; otherwise it is proposed by the image.
     label : str
         Class that a click on displayed embeddings assigns; empty for none.
     """
@@ -126,6 +128,7 @@ class AppState:
         self.image: ImageSession | None = None
         self.run_state: RunState = "idle"
         self.live = LiveState()
+        self.model_is_chosen = False
         self.label = ""
 
     # Images.
@@ -171,7 +174,13 @@ class AppState:
         """Select a model: the name of a bundle, a folder, a file or a loaded model."""
         with self.reporting_errors():
             self.settings.model = as_bundle(model)
+            self.model_is_chosen = True
             self.model_changed.emit()
+
+    def propose_model(self, model: ModelBundle) -> None:
+        """Select a model that fits the image, until the user selects one."""
+        self.settings.model = model
+        self.model_changed.emit()
 
     def set_strategy(self, name: str) -> None:
         """Select a strategy; its parameters are the defaults again."""

@@ -130,10 +130,7 @@ class RunSettingsForm(QWidget):
         controller.state.strategy_changed.connect(self._show_strategy)
         self._show_image()
         self._show_strategy()
-        if controller.state.settings.model is None and self.model.count():
-            self._set_model()
-        else:
-            self._show_model()
+        self._show_model()
 
     def choose_image(self) -> None:
         """Let the user choose an image."""
@@ -164,7 +161,7 @@ class RunSettingsForm(QWidget):
     def _fill(self) -> None:
         for name in self.controller.state.installed_models():
             self.model.addItem(name, name)
-        self.model.setPlaceholderText("press … to open one")
+        self.model.setPlaceholderText("choose one" if self.model.count() else "press … to open one")
         for name in strategy_ids():
             self.strategy.addItem(get_strategy(name).title, name)
         for title, kind in REGIONS.items():
@@ -250,7 +247,11 @@ class RunSettingsForm(QWidget):
         model = self.controller.state.settings.model
         if model is None:
             self.model.setCurrentIndex(-1)
-            self.model_summary.setText("no model is installed: press … to open a network")
+            self.model_summary.setText(
+                "proposed by the image, or yours"
+                if self.model.count()
+                else "no model is installed: press … to open a network"
+            )
             return
         at = next(
             (i for i in range(self.model.count()) if self.model.itemText(i) == model.name), -1
@@ -263,6 +264,8 @@ class RunSettingsForm(QWidget):
         summary = f"{card.task}: {join_names(card.classes)}" if card is not None else ""
         if model.title != model.name:
             summary = f"{model.title} · {summary}"
+        if not self.controller.state.model_is_chosen:
+            summary += " · proposed for this image"
         self.model_summary.setText(summary)
 
     def _show_strategy(self) -> None:

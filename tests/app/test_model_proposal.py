@@ -1,0 +1,92 @@
+"""Tests of the model that is proposed for an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray
+
+from hrviewer.app.application import Application
+from hrviewer.app.image_session import PyramidImage
+from hrviewer.app.services.loading import ImageDisplay
+from hrviewer.app.services.model_proposal import best_model
+from hrviewer.models import ModelCard, installed_bundles
+from hrviewer.pyramid import open_pyramid
+
+
+def card(classes, pixel_size=None, channels="rgb"):
+    return ModelCard.model_validate(
+        {
+            "name": "m",
+            "task": "density",
+            "input": {"channels": channels, "tile": 64, "pixel_size": pixel_size},
+            "output": {"stride": 8, "classes": classes},
+        }
+    )
+
+
+MODELS = {
+    "people": card(["person"]),
+    "nuclei": card(["nucleus"], 0.5),
+    "cells": card(["cell"], 2.0),
+    "bands": card(["tree"], 0.5, 8),
+}
+
+
+def image(pixel_size=None, channels=3):
+    if channels == 3:
+        return open_pyramid(np.zeros((64, 64, 3), np.uint8), pixel_size=pixel_size)
+    bands = xarray.DataArray(np.zeros((channels, 64, 64), np.uint8), dims=("c", "y", "x"))
+    return open_pyramid(bands, pixel_size=pixel_size)
+
+
+@pytest.mark.parametrize(
+    ("pixel_size", "channels", "proposed"),
+    [
+        (None, 3, "people"),
+        (0.25, 3, "nuclei"),
+        (1.5, 3, "cells"),
+        (1.0, 3, None),  # as far from one as from the other
+        (50.0, 3, None),
+        (0.5, 8, "bands"),
+        (None, 8, None),
+    ],
+)
+def test_pixel_size_and_channels_select_the_model(pixel_size, channels, proposed):
+    assert best_model(MODELS, image(pixel_size, channels)) == proposed
+
+
+def test_of_several_that_fit_alike_none_is_proposed():
+    assert best_model({**MODELS, "heads": card(["head"])}, image()) is None
+    assert best_model({}, image()) is None
+
+
+@pytest.mark.parametrize(("sample", "proposed"), [("tissue", "nuclei"), ("crowd", "crowd")])
+def test_the_models_of_synthetic_images_are_proposed(sample, proposed):
+    cards = {name: bundle.load().roles["main"] for name, bundle in installed_bundles().items()}
+    assert best_model(cards, open_pyramid(f"sample:{sample}?size=1024&seed=10000")) == proposed
+
+
+class NoDisplay(ImageDisplay):
+    def prepare(self, pyramid, *, load_coarsest):
+        raise NotImplementedError
+
+    def show(self, prepared, *, replaced=None, fit=True):
+        raise NotImplementedError
+
+
+def test_a_chosen_model_stays():
+    app = Application(NoDisplay())
+    state = app.state
+    tissue = open_pyramid("sample:tissue?size=1024&seed=10000")
+    state.select_image(state.add_image(PyramidImage(tissue)))
+    while app.model_proposer.is_running:
+        app.tick()
+    assert state.settings.model.name == "nuclei"
+    assert not state.model_is_chosen
+    state.set_model("nuclei")
+    crowd = open_pyramid("sample:crowd?size=1024&seed=10000")
+    state.select_image(state.add_image(PyramidImage(crowd)))
+    assert not app.model_proposer.is_running
+    assert state.settings.model.name == "nuclei"
+    app.close()
