@@ -84,6 +84,11 @@ class ImageSource(ABC):
 
     @property
     @abstractmethod
+    def path(self) -> str | None:
+        """Path or address of the file; None if the image is none that hrviewer opened."""
+
+    @property
+    @abstractmethod
     def image_key(self) -> str | None:
         """See `Pyramid.image_key`; None if it is not known without reading."""
 
@@ -140,6 +145,11 @@ class PyramidImage(ImageSource):
         """Height and width, level-0 pixels."""
         rect = self._pyramid.rect
         return rect.h, rect.w
+
+    @property
+    def path(self) -> str | None:
+        """Path or address of the file."""
+        return None if self._pyramid.path is None else str(self._pyramid.path)
 
     @property
     def image_key(self) -> str | None:

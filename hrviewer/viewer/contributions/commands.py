@@ -37,6 +37,7 @@ def command(action: str) -> Callable[[napari.viewer.Viewer], None]:
 
 
 open_image = command("open_image")
+open_folder = command("open_folder")
 open_model = command("open_model")
 open_run = command("open_run")
 draw_region = command("draw_region")

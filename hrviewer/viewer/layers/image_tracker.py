@@ -55,8 +55,7 @@ class LayerImage(ImageSource):
     @property
     def name(self) -> str:
         """Name of the layer, or of the image where a layer is one of its channels."""
-        pyramid: Pyramid | None = self.layer.metadata.get(METADATA_KEY, {}).get("pyramid")
-        name = str(self.layer.name)
+        pyramid, name = self._opened, str(self.layer.name)
         in_channels = pyramid is not None and name.startswith(f"{pyramid.name}: ")
         return pyramid.name if pyramid is not None and in_channels else name
 
@@ -66,10 +65,21 @@ class LayerImage(ImageSource):
         return shape_of(self.layer)
 
     @property
+    def _opened(self) -> Pyramid | None:
+        """The pyramid, if hrviewer opened the image."""
+        pyramid: Pyramid | None = self.layer.metadata.get(METADATA_KEY, {}).get("pyramid")
+        return pyramid
+
+    @property
+    def path(self) -> str | None:
+        """Path or address of the file; None if hrviewer did not open the image."""
+        opened = self._opened
+        return None if opened is None or opened.path is None else str(opened.path)
+
+    @property
     def image_key(self) -> str | None:
         """See `Pyramid.image_key`; None if hrviewer did not open the image."""
-        pyramid: Pyramid | None = self.layer.metadata.get(METADATA_KEY, {}).get("pyramid")
-        return None if pyramid is None else pyramid.image_key
+        return None if self._opened is None else self._opened.image_key
 
     @property
     def has_ground_truth(self) -> bool:

@@ -40,6 +40,9 @@ class OpenRunButton(QWidget):
 
     def choose_run(self) -> None:
         """Let the user choose a run's folder."""
-        path = QFileDialog.getExistingDirectory(self, "Open a run, NAME.run.zarr")
+        folder = self.controller.resources.runs()
+        path = QFileDialog.getExistingDirectory(
+            self, "Open a run, NAME.run.zarr", str(folder) if folder.is_dir() else ""
+        )
         if path:
             self.controller.run_loader.open(Path(path))

@@ -28,6 +28,7 @@ from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import shape_of
 from hrviewer.viewer.widgets.common import Form, label, row
 from hrviewer.viewer.widgets.image_form import ImageForm
+from hrviewer.viewer.widgets.open_button import OpenButton
 from hrviewer.viewer.widgets.params_form import ParamsForm
 from hrviewer.viewer.widgets.prior_form import PriorForm
 
@@ -73,9 +74,8 @@ class RunSettingsForm(QWidget):
         self._fill()
 
         upper = Form()
-        upper.add(
-            "Image", row(self.image, self._make_button("…", "Open an image", self.choose_image))
-        )
+        self.open_button = OpenButton(controller)
+        upper.add("Image", row(self.image, self.open_button))
         upper.add("", self.image_summary)
         self.image_form = ImageForm(controller)
         middle = Form()
@@ -131,12 +131,6 @@ class RunSettingsForm(QWidget):
         self._show_image()
         self._show_strategy()
         self._show_model()
-
-    def choose_image(self) -> None:
-        """Let the user choose an image."""
-        path, _ = QFileDialog.getOpenFileName(self, "Open an image")
-        if path:
-            self.controller.image_loader.open(path)
 
     def choose_model(self) -> None:
         """Let the user choose a network's file, or a model bundle."""

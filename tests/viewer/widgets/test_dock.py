@@ -276,14 +276,14 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     image = tmp_path / "other.png"
     imsave(image, photo, check_contrast=False)
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(image), ""))
-    docked.run_settings.choose_image()
+    docked.run_settings.open_button.choose_file()
     qtbot.waitUntil(lambda: docked.run_settings.image.text() == "other.png", timeout=10_000)
     docked.run_settings.choose_model()
     qtbot.waitUntil(lambda: "other" in docked.run_controls.error.text(), timeout=10_000)
     nothing = lambda *a: ("", "")  # noqa: E731
     monkeypatch.setattr(QFileDialog, "getOpenFileName", nothing)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: "")
-    docked.run_settings.choose_image()
+    docked.run_settings.open_button.choose_file()
     docked.run_settings.choose_model()
     docked.open_run_button.choose_run()
 
