@@ -278,6 +278,11 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(image), ""))
     docked.run_settings.open_button.choose_file()
     qtbot.waitUntil(lambda: docked.run_settings.image.text() == "other.png", timeout=10_000)
+    button = docked.run_settings.open_button
+    button.fill_menu()
+    tips = [action.toolTip() for action in button.open_menu.actions()]
+    assert str(image) in tips
+    assert str(run.absolute()) in tips
     docked.run_settings.choose_model()
     qtbot.waitUntil(lambda: "other" in docked.run_controls.error.text(), timeout=10_000)
     nothing = lambda *a: ("", "")  # noqa: E731
