@@ -18,6 +18,8 @@ from hrviewer.units import nice_ceiling
 __all__ = [
     "COST_QUANTITIES",
     "MAPS",
+    "OUTLINES",
+    "PATCH_QUANTITIES",
     "CostQuantity",
     "MapName",
     "PyramidRaster",
@@ -57,6 +59,11 @@ COST_QUANTITIES: dict[str, CostQuantity] = {
     "bytes": CostQuantity("bytes per pixel", ("bytes",)),
 }
 """Quantities of the cost map, by name."""
+
+OUTLINES = "outlines"
+
+PATCH_QUANTITIES = {OUTLINES: "processed patches", "order": "order of patches", "score": "score"}
+"""Legends of the map of patches: outlines only, or cores coloured by a quantity."""
 
 
 @dataclass(eq=False)

@@ -21,6 +21,8 @@ from hrviewer.app.maps.embedding_map import EmbeddingMap
 from hrviewer.app.maps.object_map import ObjectMap
 from hrviewer.app.maps.raster import (
     COST_QUANTITIES,
+    OUTLINES,
+    PATCH_QUANTITIES,
     MapName,
     PyramidRaster,
     cell_areas,
@@ -100,6 +102,8 @@ class ResultMaps:
         Warps by the core that they predict; replaced, never changed.
     cost_quantity : str
         Quantity of `COST_QUANTITIES` that the cost map shows.
+    patch_quantity : str
+        Quantity of `PATCH_QUANTITIES` by which patches are coloured.
     embeddings : EmbeddingMap or None
         Embeddings; replaced when a run or a selection begins.
     token_groups : dict of Rect to (PatchRequest, int)
@@ -140,6 +144,7 @@ class ResultMaps:
         # A probability is shown for one class at a time, the last: a background comes first.
         self.class_index = None if kind == "mass" else k - 1
         self.cost_quantity = next(iter(COST_QUANTITIES))
+        self.patch_quantity = OUTLINES
         self._current_request: PatchRequest | WarpRequest | FeatureRequest | None = None
         self._scores: dict[Rect, float] = {}
         self.warps: dict[Rect, WarpRequest] = {}
@@ -166,7 +171,7 @@ class ResultMaps:
                 [record.saliency.values[0]], record.saliency.cell, "saliency"
             ),
             "patches": PyramidRaster(
-                [empty_raster(grid)], record.cost_map.cell, "order of patches"
+                [empty_raster(grid)], record.cost_map.cell, PATCH_QUANTITIES[self.patch_quantity]
             ),
             "cost": PyramidRaster(
                 [empty_raster(grid)], record.cost_map.cell, COST_QUANTITIES[self.cost_quantity].unit
@@ -307,6 +312,20 @@ class ResultMaps:
         drawn.scale = self._colour_scales.share("cost", drawn.unit, ColourScale())
         self._redraw_cost(self.image)
 
+    @property
+    def colours_patches(self) -> bool:
+        """Whether patches are coloured, and not outlined only."""
+        return self.patch_quantity != OUTLINES
+
+    def set_patch_quantity(self, quantity: str) -> None:
+        """Colour patches by another quantity of `PATCH_QUANTITIES`."""
+        self.patch_quantity = quantity
+        drawn = self.rasters["patches"]
+        drawn.unit, drawn.changed = PATCH_QUANTITIES[quantity], True
+        drawn.values[:] = np.nan
+        for row in self.record.patches:
+            self._mark_patch(row)
+
     def patch_at(self, y: float, x: float) -> PatchRow | None:
         """Return the finest patch whose core has a point; of these the smallest, then the last."""
         found = [
@@ -344,7 +363,8 @@ class ResultMaps:
     def _mark_patch(self, row: PatchRow) -> None:
         core = Rect(row.y, row.x, row.h, row.w)
         drawn = self.rasters["patches"]
-        drawn.values[cell_slices(core, drawn.cell)] = row.order + 1
+        value = row.score if self.patch_quantity == "score" else row.order + 1
+        drawn.values[cell_slices(core, drawn.cell)] = value
         drawn.changed = True
 
     def _redraw(self, rect: Rect) -> None:

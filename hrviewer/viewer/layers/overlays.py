@@ -67,7 +67,7 @@ class Overlays:
             name: style.visible for name, style in OVERLAY_STYLES.items()
         }
         self._colour_bars: set[MapName] = {"output"}
-        self._too_many_outlines = self._hidden = False
+        self._hidden = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image]
         self.outlines: PatchOutlines
@@ -184,10 +184,7 @@ class Overlays:
         if not self._visibility["patches"]:
             return
         self._draw_warp_grid(viewport)
-        few = self.outlines.draw(self.maps.record.patches, viewport)
-        if few == self._too_many_outlines:
-            self._too_many_outlines = not few
-            self._apply_visibility()
+        self.outlines.draw(self.maps.record.patches, viewport)
 
     def _refresh_layer_groups(self) -> None:
         """Display embeddings and attention; their layers are made with the first of them."""
@@ -262,6 +259,11 @@ class Overlays:
         if name == "patches":
             self.outlines.layer.opacity = opacity
 
+    def set_patch_quantity(self, quantity: str) -> None:
+        """Colour the patches by another quantity of `PATCH_QUANTITIES`, or outline them only."""
+        self.maps.set_patch_quantity(quantity)
+        self._apply_visibility()
+
     def has_colour_bar(self, name: MapName) -> bool:
         """Return whether an overlay's legend is on the image while the overlay is visible."""
         return name in self._colour_bars
@@ -310,14 +312,14 @@ class Overlays:
 
     def _apply_visibility(self) -> None:
         for name, layer in self.layers.items():
-            visible = self._should_show(name) and (name != "patches" or self._too_many_outlines)
+            visible = self._should_show(name) and (name != "patches" or self.maps.colours_patches)
             if visible and not layer.visible:
                 layer.set_view_slice()
             layer.visible = visible
             legend = visible and name in self._colour_bars
             if layer.colorbar.visible != legend:
                 layer.colorbar.visible = layer.name_overlay.visible = legend
-        self.outlines.layer.visible = self._should_show("patches") and not self._too_many_outlines
+        self.outlines.layer.visible = self._should_show("patches")
         if self.warp_grid is not None:
             self.warp_grid.layer.visible = self._should_show("patches")
 
@@ -339,7 +341,7 @@ def as_limits(limits: Sequence[float]) -> tuple[float, float]:
 def layer_title(name: MapName, raster: PyramidRaster) -> str:
     """Return the name of a map's layer, with its unit."""
     if name == "patches":
-        return "patches (raster)"
+        return f"patches: {raster.unit}"
     return name if raster.unit == name else f"{name}: {raster.unit}"
 
 

@@ -22,6 +22,9 @@ from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 __all__ = ["MAX_OUTLINES", "PatchOutlines", "outline_segments"]
 
 MAX_OUTLINES = 2000
+AREA_CELL_PX = 8.0
+"""Screen pixels per side of the cells to which the area of very many patches is rounded."""
+
 LINE_WIDTH = 2.0
 """Of a line, in screen pixels; a whole number, or lines would differ in thickness."""
 
@@ -59,8 +62,8 @@ class PatchOutlines:
         self._drawn_view: tuple[int, Rect, float] | None = None
         self._patches: Sequence[PatchRow] = ()
 
-    def draw(self, patches: Sequence[PatchRow], viewport: Viewport) -> bool:
-        """Outline the patches in view.
+    def draw(self, patches: Sequence[PatchRow], viewport: Viewport) -> None:
+        """Outline the patches in view, of very many the area that they cover.
 
         Parameters
         ----------
@@ -68,11 +71,6 @@ class PatchOutlines:
             All of them. A list only grows; after patches were removed it is another list.
         viewport : Viewport
             Visible part of the image.
-
-        Returns
-        -------
-        bool
-            False if there are too many in view.
         """
         if patches is not self._patches:
             self._patches, self._rects, self._drawn_view = patches, np.zeros((0, 4)), None
@@ -82,18 +80,18 @@ class PatchOutlines:
         if self._drawn_view is not None:
             count, covered, width = self._drawn_view
             if n == count and view in covered and 0.5 < pixel / width < 2:
-                return len(self._visible(covered)) <= MAX_OUTLINES
+                return
         if n > len(self._rects):
             new = [(p.y, p.x, p.h, p.w) for p in patches[len(self._rects) : n]]
             self._rects = np.concatenate([self._rects, np.array(new, float)])
         covered = view.pad(max(view.h, view.w) // 2)
         rects = self._visible(covered)
         self._drawn_view = n, covered, pixel
-        few = len(rects) <= MAX_OUTLINES
-        self.count = len(rects) if few else 0
-        segments = outline_segments(rects[: self.count])
+        if len(rects) <= MAX_OUTLINES:
+            self.count, segments = len(rects), outline_segments(rects)
+        else:
+            self.count, segments = 0, area_segments(rects, AREA_CELL_PX * viewport.coarsest)
         self.layer.data = segments * self._units
-        return few
 
     def _visible(self, view: Rect) -> NDArray[np.float64]:
         y, x, h, w = self._rects.T
@@ -116,6 +114,47 @@ def outline_segments(rects: NDArray[np.float64]) -> NDArray[np.float64]:
     starts = np.r_[np.c_[level, left], np.c_[top, place]]
     ends = np.r_[np.c_[level, right], np.c_[bottom, place]]
     return np.stack([starts, ends - starts], axis=1)
+
+
+def area_segments(rects: NDArray[np.float64], cell: float) -> NDArray[np.float64]:
+    """Return lines, ``(start, direction)``, around the area that ``(y, x, h, w)`` cover together.
+
+    The area is rounded up to cells, as small as keeps the lines drawable.
+
+    Parameters
+    ----------
+    rects : ndarray, shape (n, 4)
+        Rectangles, level-0 pixels.
+    cell : float
+        Least side of a cell, level-0 pixels.
+    """
+    y, x, h, w = rects.T
+    origin = np.array([y.min(), x.min()])
+    top, left = (
+        np.floor((low - o) / cell).astype(int) for low, o in zip((y, x), origin, strict=True)
+    )
+    bottom, right = (
+        np.ceil((end - o) / cell - 1e-9).astype(int)
+        for end, o in zip((y + h, x + w), origin, strict=True)
+    )
+    steps = np.zeros((bottom.max() + 2, right.max() + 2), np.int32)
+    for rows, columns, sign in (
+        (top, left, 1),
+        (bottom, right, 1),
+        (top, right, -1),
+        (bottom, left, -1),
+    ):
+        np.add.at(steps, (rows + 1, columns + 1), sign)
+    covered = steps.cumsum(axis=0).cumsum(axis=1) > 0
+    row, column = np.nonzero(covered[1:] != covered[:-1])
+    rows = merge_segments(row.astype(float), column - 1.0, column + 0.0)
+    row, column = np.nonzero(covered[:, 1:] != covered[:, :-1])
+    columns = merge_segments(column.astype(float), row - 1.0, row + 0.0)
+    if len(rows[0]) + len(columns[0]) > 4 * MAX_OUTLINES:
+        return area_segments(rects, 2 * cell)
+    starts = np.r_[np.c_[rows[0], rows[1]], np.c_[columns[1], columns[0]]]
+    ends = np.r_[np.c_[rows[0], rows[2]], np.c_[columns[2], columns[0]]]
+    return np.stack([starts * cell + origin - 0.5, (ends - starts) * cell], axis=1)
 
 
 def merge_segments(

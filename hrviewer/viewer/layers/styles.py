@@ -91,9 +91,7 @@ OVERLAY_STYLES: dict[MapName, OverlayStyle] = {
     "saliency": OverlayStyle(
         "Saliency", "Saliency used to select patches", "inferno", 0.1, 0.2, 1.0, 0.6, False
     ),
-    "patches": OverlayStyle(
-        "Patches", "Processed patches; shade = order", "magma", 0.1, 0.5, 0.9, 0.8, True
-    ),
+    "patches": OverlayStyle("Patches", "Processed patches", "magma", 0.1, 0.35, 0.5, 0.8, True),
     "cost": OverlayStyle(
         "Cost", "Cost of inference per pixel", "cividis", 0.0, 0.3, 1.0, 0.6, False
     ),

@@ -7,11 +7,11 @@ from functools import partial
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QSlider, QWidget
 
-from hrviewer.app.maps.raster import COST_QUANTITIES, MAPS, MapName
+from hrviewer.app.maps.raster import COST_QUANTITIES, MAPS, OUTLINES, PATCH_QUANTITIES, MapName
 from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
-from hrviewer.viewer.layers.styles import OVERLAY_STYLES
+from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 from hrviewer.viewer.widgets.common import SWITCH_SPACING, SWITCH_WIDTH, Bar, label, row
 from hrviewer.viewer.widgets.scale_editor import ScaleEditor
 
@@ -67,7 +67,11 @@ class OverlayLegend(QWidget):
         self.cost_box = QComboBox()
         self.cost_box.addItems(list(COST_QUANTITIES))
         self.cost_box.setToolTip("Cost that is shown")
-        for chooser in (self.class_box, self.cost_box):
+        self.patch_box = QComboBox()
+        self.patch_box.addItems(list(PATCH_QUANTITIES))
+        self.patch_box.setToolTip("Outline patches, or colour them by their order or their score")
+        choosers = {"output": self.class_box, "patches": self.patch_box, "cost": self.cost_box}
+        for chooser in choosers.values():
             chooser.setFixedWidth(SWITCH_WIDTH)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -87,13 +91,13 @@ class OverlayLegend(QWidget):
             overlay_row.opacity.valueChanged.connect(self._set_opacity)
             if overlay_row.name in EDITABLE_SCALES:
                 overlay_row.colour_bar.clicked.connect(partial(self.edit_scale, overlay_row.name))
-            if overlay_row.name == "cost":
-                grid.addWidget(self.cost_box, top + 1, 0)
-            if overlay_row.name == "output":
-                grid.addWidget(self.class_box, top + 1, 0)
+            if overlay_row.name in choosers:
+                grid.addWidget(choosers[overlay_row.name], top + 1, 0)
         self.class_box.activated.connect(self._set_class)
         self.cost_box.activated.connect(self._set_cost_quantity)
+        self.patch_box.activated.connect(self._set_patch_quantity)
         controller.state.overlays_replaced.connect(self._sync)
+        self._show_patch_colours()
         self._sync()
 
     def sizeHint(self) -> QSize:
@@ -119,6 +123,8 @@ class OverlayLegend(QWidget):
         self._overlays = overlays
         if overlays is not None and overlays.maps.cost_quantity != self.cost_box.currentText():
             overlays.maps.set_cost_quantity(self.cost_box.currentText())
+        if overlays is not None and overlays.maps.patch_quantity != self.patch_box.currentText():
+            overlays.set_patch_quantity(self.patch_box.currentText())
         self.class_box.setVisible(overlays is not None and len(overlays.maps.classes) > 1)
         self._toggle()
         for name in MAPS:
@@ -142,10 +148,11 @@ class OverlayLegend(QWidget):
             overlay_row.unit.setText("")
             return
         drawn = self._overlays.maps.rasters[name]
-        low, high = drawn.limits
-        overlay_row.low.setText("first" if name == "patches" else f"{low:g}")
-        more = "≥ " * drawn.is_clipped
-        overlay_row.high.setText("last" if name == "patches" else more + format_si(high))
+        low, high = f"{drawn.limits[0]:g}", format_si(drawn.limits[1])
+        if name == "patches" and self._overlays.maps.patch_quantity != "score":
+            low, high = ("first", "last") if self._overlays.maps.colours_patches else ("", "")
+        overlay_row.low.setText(low)
+        overlay_row.high.setText("≥ " * drawn.is_clipped + high)
         overlay_row.unit.setText(drawn.unit)
 
     def _toggle(self) -> None:
@@ -162,6 +169,17 @@ class OverlayLegend(QWidget):
     def _set_class(self) -> None:
         if self._overlays is not None:
             self._overlays.maps.set_class(self.class_box.currentData())
+
+    def _set_patch_quantity(self) -> None:
+        if self._overlays is not None:
+            self._overlays.set_patch_quantity(self.patch_box.currentText())
+        self._show_patch_colours()
+        self._show_limits("patches")
+
+    def _show_patch_colours(self) -> None:
+        coloured = self.patch_box.currentText() != OUTLINES
+        colours = OVERLAY_STYLES["patches"].gradient() if coloured else [OUTLINE_COLOUR] * 2
+        self.rows["patches"].colour_bar.set_gradient([(*colour[:3], 1.0) for colour in colours])
 
     def _set_cost_quantity(self) -> None:
         if self._overlays is not None:

@@ -150,24 +150,28 @@ def test_the_legend_is_on_the_image_while_its_overlay_is_visible(make_napari_vie
     assert cost.name == "cost: bytes per pixel"
 
 
-def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monkeypatch):
-    from hrviewer.viewer.layers import patch_outlines
-
+def test_patches_are_outlined_or_coloured(make_napari_viewer_proxy, image):
     from .test_patch_outlines import patches
 
-    monkeypatch.setattr(patch_outlines, "MAX_OUTLINES", 10)
     viewer = make_napari_viewer_proxy()
     base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
     overlays = Overlays(viewer, base, drawn(image))
-    overlays.maps.record.patches.extend(patches(256, 16))
+    maps = overlays.maps
+    maps.record.patches.extend(patches(256, 16))
     overlays.follow_view(Viewport(Rect(0, 0, 256, 320), (1.0, 1.0)))
-    assert overlays.layers["patches"].visible
-    assert not overlays.outlines.layer.visible
-    overlays.follow_view(Viewport(Rect(0, 0, 8, 8), (0.1, 0.1)))
-    assert not overlays.layers["patches"].visible
-    assert overlays.outlines.layer.visible
+    raster, outlines = overlays.layers["patches"], overlays.outlines.layer
+    assert (raster.visible, outlines.visible) == (False, True)
+    overlays.set_patch_quantity("order")
+    assert (raster.visible, outlines.visible) == (True, True)
+    cell = maps.rasters["patches"].cell
+    orders = maps.rasters["patches"].values[:: int(16 / cell), :: int(16 / cell)]
+    assert orders[:16, :16].ravel().tolist() == list(range(1, 257))
+    overlays.refresh()
+    assert raster.name == "patches: order of patches"
+    overlays.set_patch_quantity("score")
+    assert np.nanmax(maps.rasters["patches"].values) == 0
     overlays.set_visible("patches", False)
-    assert not overlays.outlines.layer.visible
+    assert (raster.visible, outlines.visible) == (False, False)
     overlays.remove()
     assert list(viewer.layers) == [base]
     overlays.remove()

@@ -7,7 +7,12 @@ from napari.layers import Image
 from hrviewer.app.image_session import Viewport
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Grid, Rect
-from hrviewer.viewer.layers.patch_outlines import MAX_OUTLINES, PatchOutlines, outline_segments
+from hrviewer.viewer.layers.patch_outlines import (
+    MAX_OUTLINES,
+    PatchOutlines,
+    area_segments,
+    outline_segments,
+)
 
 
 def patches(side, cell):
@@ -69,14 +74,14 @@ def outlines():
 
 def test_only_what_is_near_the_view_is_outlined(outlines):
     rows = patches(4096, 64)
-    assert outlines.draw(rows, Viewport(Rect(0, 0, 256, 256), (1.0, 1.0)))
+    outlines.draw(rows, Viewport(Rect(0, 0, 256, 256), (1.0, 1.0)))
     # The view and half of it around: 6 × 6 patches.
     assert outlines.count == 36
     assert len(outlines.layer.data) == 7 + 7
     data = outlines.layer.data
-    assert outlines.draw(rows, Viewport(Rect(10, 10, 256, 256), (1.1, 1.1)))
+    outlines.draw(rows, Viewport(Rect(10, 10, 256, 256), (1.1, 1.1)))
     assert outlines.layer.data is data
-    assert outlines.draw(rows, Viewport(Rect(2000, 2000, 256, 256), (4.0, 4.0)))
+    outlines.draw(rows, Viewport(Rect(2000, 2000, 256, 256), (4.0, 4.0)))
     assert outlines.layer.data is not data
     assert outlines.layer.edge_width == pytest.approx(8)
 
@@ -93,8 +98,54 @@ def test_new_patches_are_outlined(outlines):
 def test_a_hundred_thousand_patches(outlines):
     rows = patches(4096, 13)
     assert len(rows) > 99_000
-    assert not outlines.draw(rows, Viewport(Rect(0, 0, 4096, 4096), (4.0, 4.0)))
-    assert not len(outlines.layer.data)
-    assert outlines.draw(rows, Viewport(Rect(100, 100, 200, 200), (0.3, 0.3)))
+    outlines.draw(rows, Viewport(Rect(0, 0, 4096, 4096), (4.0, 4.0)))
+    # One frame around all of them, in cells of 32 pixels.
+    low, high = -0.5, 4096 - 0.5
+    assert ends(outlines.layer.data / outlines._units) == [
+        ((low, low), (low, high)),
+        ((low, low), (high, low)),
+        ((low, high), (high, high)),
+        ((high, low), (high, high)),
+    ]
+    outlines.draw(rows, Viewport(Rect(100, 100, 200, 200), (0.3, 0.3)))
     assert 0 < outlines.count <= MAX_OUTLINES
     assert 0 < len(outlines.layer.data) <= 4 * MAX_OUTLINES
+
+
+@pytest.mark.parametrize("cell", [1.0, 3.0, 7.0])
+def test_the_area_of_many_patches_is_outlined(cell):
+    rng = np.random.default_rng(1)
+    rects = np.add(rng.integers(0, 40, (30, 4)), (0, 0, 1, 1)).astype(float)
+    y0, x0 = rects[:, :2].min(axis=0)
+    covered = np.zeros((60, 90), bool) if cell > 2 else np.zeros((100, 100), bool)
+    for y, x, h, w in rects:
+        rows = slice(int((y - y0) // cell), int(np.ceil((y + h - y0) / cell)))
+        columns = slice(int((x - x0) // cell), int(np.ceil((x + w - x0) / cell)))
+        covered[rows, columns] = True
+    padded = np.pad(covered, 1)
+    want = int((padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum())
+    lines = area_segments(rects, cell)
+    cells = (lines[:, 0] + 0.5 - (y0, x0)) / cell
+    np.testing.assert_allclose(cells, np.rint(cells), atol=1e-9)
+    lengths = lines[:, 1] / cell
+    assert round(lengths.sum()) == want
+    for (row, column), (down, right) in zip(
+        cells.round().astype(int), lengths.round().astype(int), strict=True
+    ):
+        if right:
+            sides = (
+                padded[row, column + 1 : column + right + 1],
+                padded[row + 1, column + 1 : column + right + 1],
+            )
+        else:
+            sides = (
+                padded[row + 1 : row + down + 1, column],
+                padded[row + 1 : row + down + 1, column + 1],
+            )
+        assert (sides[0] != sides[1]).all()
+
+
+def test_the_lines_around_an_area_are_never_too_many():
+    checks = [(y, x, 1, 1) for y in range(0, 400, 2) for x in range(0, 400, 2)]
+    lines = area_segments(np.array(checks, float), 1.0)
+    assert 4 <= len(lines) <= 4 * MAX_OUTLINES
