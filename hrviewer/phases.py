@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["MEASURING", "Phase", "announce", "listening"]
+__all__ = ["LOADING", "MEASURING", "Phase", "announce", "listening"]
 
+LOADING = "loading"
 MEASURING = "measuring back ends, once"
 
 

@@ -121,8 +121,8 @@ class Application:
         scheduler = self.resources.release()
 
         def end() -> None:
-            if running is not None:
-                running.join()
+            for thread in running:
+                thread.join()
             if session is not None:
                 session.close()
             if scheduler is not None:

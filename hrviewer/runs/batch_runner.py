@@ -24,7 +24,7 @@ from hrviewer.errors import ParameterError, WriteError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle
 from hrviewer.paths import data_folder, is_vacant, unused_path
-from hrviewer.phases import Phase
+from hrviewer.phases import LOADING, Phase
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs.evaluation import Evaluator
 from hrviewer.runs.model import Model, ModelLike, as_bundle, device_settings
@@ -168,7 +168,7 @@ class BatchRunner:
             If the strategy cannot run with this model or budget.
         """
         if self._on_event is not None:
-            self._on_event(Phase("loading", f"{spec} on {pyramid.name}"))
+            self._on_event(Phase(LOADING, f"{spec} on {pyramid.name}"))
         models = self.load(model)
         bundle = models.bundle
         strategy = get_strategy(spec.strategy)

@@ -19,7 +19,7 @@ from hrviewer.errors import ParameterError
 from hrviewer.geometry import RectLike
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.models import ModelBundle, ModelCard, no_model_error, open_bundle
-from hrviewer.phases import Phase
+from hrviewer.phases import LOADING, Phase
 from hrviewer.pyramid import using_pyramid
 from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.priors import as_priors, prior_sources
@@ -168,7 +168,7 @@ def load(
         try:
             with with_progress(progress, None) as on_event:
                 if on_event is not None:
-                    on_event(Phase("loading", loaded.name))
+                    on_event(Phase(LOADING, loaded.name))
                 models = LoadedModels(loaded.bundle, scheduler, device, precision)
                 if precision == "int8":
                     models.in_float32()  # calibrated when there is an image

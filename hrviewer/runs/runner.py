@@ -39,7 +39,7 @@ from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard
 from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
 from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
-from hrviewer.phases import Phase
+from hrviewer.phases import LOADING, Phase
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs.completeness import (
     coverage_percent,
@@ -140,7 +140,7 @@ class RunSpec:
         calibration_s = 0.0 if models is generic else time.perf_counter() - start
         setup_s = models.setup_s - calibration_s  # before this run
         if on_event is not None:
-            on_event(Phase("loading"))
+            on_event(Phase(LOADING))
         rates = Rates(**earlier["rates"]) if earlier and earlier.get("rates") else None
         context, notes, rates = build_context(
             self.pyramid,

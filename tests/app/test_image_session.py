@@ -178,12 +178,39 @@ def test_a_run_ends_with_its_image(app, two, gate, moment):
     assert app.state.run_state == moment
     app.state.select_image(second)
     app.state.close_image(first)
-    assert app.state.run_state == "stopping"
+    # Loading cannot be interrupted, so a run that loads is abandoned.
+    assert app.state.run_state == ("idle" if moment == "starting" else "stopping")
     gate.set()
     wait(app, lambda: is_idle(app))
     assert app.state.maps is None
     assert app.state.run is None
     assert (second.estimate, second.notes) == (NO_ESTIMATE, [])
+    assert [message for message in app.errors if message] == []
+
+
+def test_a_run_is_stopped_at_once_while_its_model_is_loaded(app, two, monkeypatch):
+    first, _ = two
+    gate, resolve = threading.Event(), ResolvedRun.spec
+
+    def load_slowly(self):
+        assert gate.wait(30)
+        return resolve(self)
+
+    monkeypatch.setattr(ResolvedRun, "spec", load_slowly)
+    app.run_service.start()
+    wait(app, lambda: first.status.message.startswith("loading the model"))
+    loading = app.run_service._worker
+    app.run_service.stop()
+    assert app.state.run_state == "idle"
+    assert list(app.resources.runs().glob("*")) == []
+    # Another run begins meanwhile; what the first one announces is dropped.
+    monkeypatch.setattr(ResolvedRun, "spec", resolve)
+    app.run_service.start()
+    gate.set()
+    loading.thread.join(30)
+    wait(app, lambda: is_idle(app))
+    assert first.run.complete
+    assert len(list(app.resources.runs().glob("*.run.zarr"))) == 1
     assert [message for message in app.errors if message] == []
 
 

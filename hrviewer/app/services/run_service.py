@@ -7,6 +7,7 @@ it ends with its image.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from hrviewer.app.settings import ResolvedRun
 from hrviewer.app.state import AppState
 from hrviewer.formatting import NO_ESTIMATE, describe_estimate
 from hrviewer.paths import unused_path
+from hrviewer.phases import LOADING
 from hrviewer.runs import Run, estimate_to_dict
 from hrviewer.strategies import Strategy
 from hrviewer.units import format_duration, format_si
@@ -48,6 +50,9 @@ class RunService:
         self._worker: RunWorker | None = None
         self._image: ImageSession | None = None
         self._started: RunStarted | None = None
+        self._out: Path | None = None
+        self._launch_number = 0
+        self._abandoned: list[threading.Thread] = []
         state.image_closed.connect(self._on_image_closed)
 
     @property
@@ -91,25 +96,32 @@ class RunService:
                 self._launch(resolved, run.path, resume=True)
 
     def stop(self) -> None:
-        """Stop after the current batch; results so far are kept."""
+        """Stop after the current batch; results so far are kept. A loading run ends at once."""
         self.stop_requested.emit()
         if self._worker is not None:
             self._worker.stop()
-            self._state.set_run_state("stopping")
+            if self._started is None:
+                self._abandon()
+            else:
+                self._state.set_run_state("stopping")
 
     def tick(self) -> None:
         """Report progress."""
         worker, started, image = self._worker, self._started, self._image
-        if worker is not None and started is not None and image is not None:
+        if worker is None or image is None:
+            return
+        if started is not None:
             self._report_progress(worker, started, image)
+        elif self._state.run_state == "starting":
+            self._state.set_status(image, Status(0.0, describe_loading(worker)))
 
-    def close(self) -> threading.Thread | None:
-        """Report nothing more; return the thread that ends within one batch, if there is one."""
+    def close(self) -> list[threading.Thread]:
+        """Report nothing more; return the threads that end within one batch or when they loaded."""
         worker, self._worker, self._started = self._worker, None, None
-        if worker is None:
-            return None
-        worker.stop()
-        return worker.thread
+        if worker is not None:
+            worker.stop()
+            self._abandoned.append(worker.thread)
+        return [thread for thread in self._abandoned if thread.is_alive()]
 
     def _launch(self, resolved: ResolvedRun, out: Path | None, *, resume: bool = False) -> None:
         state, image = self._state, resolved.image
@@ -118,18 +130,39 @@ class RunService:
         state.run_starting.emit()
         state.set_status(image, Status(0.0, "loading the model"))
         self._image = image
+        self._out = None if resume else out
+        self._launch_number += 1
         self._worker = RunWorker(
-            lambda: (resolved.spec(), models), self._post, out=out, resume=resume, cache=cache
+            lambda: (resolved.spec(), models),
+            partial(self._post, self._launch_number),
+            out=out,
+            resume=resume,
+            cache=cache,
         )
         state.set_run_state("starting")
 
-    def _post(self, event: RunEvent) -> None:
-        """Hand an event over; on the worker's thread."""
-        self._background.post(partial(self._handle_event, event))
+    def _abandon(self) -> None:
+        """End a run whose model is still being loaded, which nothing can interrupt."""
+        image, out = self._image, self._out
+        assert self._worker is not None
+        self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+        self._abandoned.append(self._worker.thread)
+        self._worker = self._image = None
+        self._launch_number += 1  # what it still announces is of no run
+        if out is not None:
+            with suppress(OSError):  # not empty: it has begun after all, and can be resumed
+                out.rmdir()
+        if image is not None and not image.closed:
+            self._state.set_status(image, Status(0.0, ""))
+        self._state.set_run_state("idle")
 
-    def _handle_event(self, event: RunEvent) -> None:
+    def _post(self, number: int, event: RunEvent) -> None:
+        """Hand an event over; on the worker's thread."""
+        self._background.post(partial(self._handle_event, number, event))
+
+    def _handle_event(self, number: int, event: RunEvent) -> None:
         state, image = self._state, self._image
-        if self._worker is None or image is None:
+        if number != self._launch_number or self._worker is None or image is None:
             return
         if isinstance(event, RunStarted):
             self._started = event
@@ -171,7 +204,7 @@ class RunService:
         left = "…"
         if state.run_state == "paused":
             left = "paused"
-        elif fraction > 0.02:
+        elif fraction > 0:
             left = f"{format_duration(seconds * (1 - fraction) / fraction)} left"
         state.set_status(image, Status(fraction, f"{worker.progress.done:,} patches · {left}"))
         estimate = None
@@ -195,6 +228,13 @@ class RunService:
             return None
         stem = f"{Path(resolved.image.name).stem}-{resolved.strategy.id}"
         return unused_path(folder, stem, ".run.zarr")
+
+
+def describe_loading(worker: RunWorker) -> str:
+    """Return what a run does before its first patch, and for how long."""
+    phase = "loading the model" if worker.phase == LOADING else worker.phase
+    seconds = worker.loading_seconds
+    return f"{phase} · {format_duration(seconds)}" if seconds >= 1 else phase
 
 
 def list_notes(run: Run) -> list[str]:

@@ -28,7 +28,7 @@ from hrviewer.engine import (
 )
 from hrviewer.errors import HrviewerError
 from hrviewer.models import ModelCard
-from hrviewer.phases import Phase
+from hrviewer.phases import LOADING, Phase, listening
 from hrviewer.runs import Run, RunSpec
 from hrviewer.strategies import ModelInfo, exhaustive_tile
 
@@ -107,7 +107,8 @@ class RunWorker:
         self.control = RunControl()
         self.progress = Progress(0, 0, 0.0)
         self._maps: ResultMaps | None = None
-        self._started_at = 0.0
+        self._created_at, self._started_at = time.perf_counter(), 0.0
+        self.phase = LOADING
         self.thread = threading.Thread(target=self._run, name="hrviewer-run", daemon=True)
         self.thread.start()
 
@@ -130,9 +131,16 @@ class RunWorker:
             return 0.0
         return time.perf_counter() - self._started_at - self.control.paused_seconds
 
+    @property
+    def loading_seconds(self) -> float:
+        """Seconds since the worker began."""
+        return time.perf_counter() - self._created_at
+
     def _run(self) -> None:
         try:
-            self._emit(RunFinished(self._infer()))
+            with listening(self._on_phase):
+                result = self._infer()
+            self._emit(RunFinished(result))
         except HrviewerError as error:
             self._emit(RunFailed(str(error)))
         except Exception as error:
@@ -161,8 +169,12 @@ class RunWorker:
         self._maps.load_objects(run)
         return run
 
+    def _on_phase(self, phase: Phase) -> None:
+        self.phase = phase.name
+
     def _on_update(self, update: Update) -> None:
         if isinstance(update, Phase):
+            self._on_phase(update)
             if update.name == "inference":
                 self._started_at = time.perf_counter()
         elif isinstance(update, Progress):

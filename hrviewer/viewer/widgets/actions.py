@@ -44,11 +44,11 @@ class Actions:
     def __init__(self, panel: Panel) -> None:
         self._panel, self._controller = panel, panel.controller
         self._actions: dict[str, Callable[[], None]] = {
-            "open_image": panel.run_settings.open_button.choose_file,
-            "open_folder": panel.run_settings.open_button.choose_folder,
-            "open_model": panel.run_settings.choose_model,
-            "open_run": panel.open_run_button.choose_run,
-            "draw_region": panel.run_settings.draw_region,
+            "open_image": lambda: panel.run_settings.open_button.choose_file(),
+            "open_folder": lambda: panel.run_settings.open_button.choose_folder(),
+            "open_model": lambda: panel.run_settings.choose_model(),
+            "open_run": lambda: panel.open_run_button.choose_run(),
+            "draw_region": lambda: panel.run_settings.draw_region(),
             "run": self._run,
             "pause_or_resume": self._pause_or_resume,
             "stop": self._stop,
