@@ -19,6 +19,7 @@ from hrviewer.app.services.model_proposal import ModelProposer
 from hrviewer.app.services.object_service import ObjectService
 from hrviewer.app.services.patch_inspection import PatchInspector
 from hrviewer.app.services.recent_files import RecentFiles
+from hrviewer.app.services.run_library import RunLibrary
 from hrviewer.app.services.run_queue import RunQueue
 from hrviewer.app.services.run_service import RunService
 from hrviewer.app.state import AppState
@@ -75,6 +76,7 @@ class Application:
         self.object_service = ObjectService(state, background)
         self.head_trainer = HeadTrainer(state, background, resources, self.run_service)
         self.compare_service = CompareService(state, background, resources, self.run_loader)
+        self.run_library = RunLibrary(state, background, self.compare_service)
         self.export_service = ExportService(state, background)
         self.recent_files = RecentFiles(state, background)
         self._closed = False

@@ -256,6 +256,12 @@ class AppState:
         if session is self.image:
             self.patch_inspected.emit(None)
 
+    def clear_results(self, session: ImageSession) -> None:
+        """Forget the results on an image."""
+        session.clear_results()
+        if session is self.image:
+            self._emit_image()
+
     def set_run_state(self, run_state: RunState) -> None:
         """Set the state of the run in progress."""
         if run_state != self.run_state:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.runs.compare import summarize
 from hrviewer.runs.evaluation import evaluate_count, select_classes
 from hrviewer.runs.run import Run
+from hrviewer.runs.run_label import RunLabel, read_label
 
 __all__ = ["RunEntry", "list_runs"]
 
@@ -30,11 +31,14 @@ class RunEntry:
         Columns of a comparison's table, as ``estimate``, ``error`` and ``flops``.
     reference_source : {"truth", "patches", ""}
         Reference of the error; empty without one.
+    label : RunLabel
+        The user's title and note.
     """
 
     run: Run
     row: dict[str, Any]
     reference_source: str
+    label: RunLabel = field(default_factory=RunLabel)
 
     @property
     def path(self) -> Path:
@@ -56,8 +60,8 @@ class RunEntry:
 
     @property
     def title(self) -> str:
-        """The strategy and its settings."""
-        return f"{self.strategy} {self.settings}".rstrip()
+        """The user's title, else the strategy and its settings."""
+        return self.label.title or f"{self.strategy} {self.settings}".rstrip()
 
 
 def list_runs(
@@ -101,7 +105,7 @@ def make_entry(
     full = next((one for one in runs if is_exhaustive(one) and is_comparable(run, one)), None)
     if full is not None and full.cost["flops"]:
         entry.row["of_patches"] = run.cost["flops"] / full.cost["flops"]
-    return entry
+    return replace(entry, label=read_label(run.path))
 
 
 def entry_with_error(

@@ -182,6 +182,7 @@ def run_tooltip(entry: RunEntry) -> str:
         entry.reference_source
     ]
     lines = [
+        entry.label.title,
         entry.strategy,
         params or "default parameters",
         f"budget {header['budget']}" if header["budget"] else "",
@@ -189,6 +190,7 @@ def run_tooltip(entry: RunEntry) -> str:
         "" if error is None else f"error {format_signed(error)} against {against}",
         f"{format_si(row['flops'], 'FLOP')} · {format_duration(row['wall_s'])} · {header['model']}",
         str(header["started"])[:16].replace("T", " "),
+        entry.label.note,
     ]
     return "\n".join(filter(None, lines))
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QItemSelectionModel, QSize, Qt
+from qtpy.QtCore import QItemSelectionModel, QPoint, QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -34,6 +34,7 @@ from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.widgets.common import label, row
 from hrviewer.viewer.widgets.compare_plot import ComparePlot, run_tooltip
 from hrviewer.viewer.widgets.ground_truth_toggle import GroundTruthToggle
+from hrviewer.viewer.widgets.run_menu import RunMenu
 from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 
 __all__ = ["CompareTab"]
@@ -47,7 +48,7 @@ HEADER_PADDING = 14
 """Pixels around the title of a column."""
 
 RUN_MISSING = "Run missing strategies"
-HELP = "choose two to four runs for side by side, two for their difference"
+HELP = "choose two to four runs for side by side, two for their difference; right-click to rename"
 
 
 class NumberItem(QTableWidgetItem):
@@ -127,6 +128,8 @@ class CompareTab(QWidget):
         layout.addWidget(self.ground_truth)
 
         self.table.itemSelectionChanged.connect(self._on_selection)
+        self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.table.customContextMenuRequested.connect(self._show_menu)
         self.grid_button.clicked.connect(self._toggle_grid)
         self.difference_button.clicked.connect(self._toggle_difference)
         self.map_box.activated.connect(self._set_map)
@@ -304,6 +307,14 @@ class CompareTab(QWidget):
         self._update_buttons()
         if len(chosen) == 1 and self.controller.state.run_state == "idle":
             self.service.show_run(chosen[0])
+
+    def _show_menu(self, position: QPoint) -> None:
+        """Open the menu of the selected runs."""
+        chosen = self.selected_runs()
+        if chosen and self.controller.state.run_state == "idle":
+            menu = RunMenu(self, self.controller.run_library, chosen)
+            menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            menu.popup(self.table.viewport().mapToGlobal(position))
 
     def _update_buttons(self) -> None:
         n, side = len(self.selected_runs()), self.service.grid is not None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 from toys import Bright, Encoder, ToyBundle, picture
 
 from hrviewer.app.maps.difference import subtract_maps
@@ -24,6 +24,7 @@ from hrviewer.runs.run_index import list_runs
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.widgets.run_menu import RunMenu
 
 ASKED = (("patches", {}), ("patches", {"tile": 32}), ("uniform", {}), ("zoom", {}))
 """The runs on the shelf."""
@@ -396,3 +397,43 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     assert roles == list(state.settings.model.roles)
     assert window.role.currentText() == "main"
     window.close()
+
+
+def titles(tab):
+    return [tab.table.item(row, 0).text() for row in range(tab.table.rowCount())]
+
+
+def test_runs_are_renamed_noted_and_deleted(tab, qtbot, runs, monkeypatch):
+    def menu(*rows):
+        tab.table.clearSelection()
+        for entry in [tab.service.entries[row] for row in rows]:
+            tab.select_run(entry, add=True)
+        qtbot.waitUntil(quiet(tab), timeout=10_000)
+        return RunMenu(tab, tab.controller.run_library, tab.selected_runs())
+
+    monkeypatch.setattr(QInputDialog, "getText", lambda *a, **k: ("the first", True))
+    monkeypatch.setattr(QInputDialog, "getMultiLineText", lambda *a: ("with a remark", True))
+    menu(0).rename()
+    qtbot.waitUntil(lambda: "the first" in titles(tab), timeout=10_000)
+    menu(0).annotate()
+    first = lambda: next(entry for entry in tab.service.entries if entry.title == "the first")  # noqa: E731
+    qtbot.waitUntil(lambda: first().label.note == "with a remark", timeout=10_000)
+    tip = tab.table.item(titles(tab).index("the first"), 0).toolTip()
+    assert tip.startswith("the first\npatches")
+    assert tip.endswith("with a remark")
+    both = menu(0, 1)
+    assert [action.isEnabled() for action in both.actions() if action.text()] == [False] * 3 + [
+        True
+    ]
+    monkeypatch.setattr(QMessageBox, "question", lambda *a: QMessageBox.StandardButton.No)
+    both.delete()
+    # The displayed run: its overlays go with it.
+    single = menu(0)
+    qtbot.waitUntil(lambda: tab.controller.state.run is not None, timeout=10_000)
+    monkeypatch.setattr(QMessageBox, "question", lambda *a: QMessageBox.StandardButton.Yes)
+    single.delete()
+    qtbot.waitUntil(lambda: tab.table.rowCount() == 3, timeout=10_000)
+    assert tab.controller.state.run is None
+    assert tab.controller.overlays is None
+    assert not (runs / "0.run.zarr").exists()
+    assert (runs / "1.run.zarr").is_dir()

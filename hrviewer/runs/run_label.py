@@ -1,0 +1,84 @@
+"""The user's title and note of a run, kept in its folder, and the removal of run folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrviewer.errors import RunError, write_error
+from hrviewer.runs.writer import read_header
+
+__all__ = ["RunLabel", "delete_run", "read_label", "write_label"]
+
+LABEL_FILE = "label.json"
+MAX_BYTES = 1 << 16
+MAX_TITLE, MAX_NOTE = 200, 8000
+
+
+class RunLabel(BaseModel):
+    """The user's words on a run.
+
+    Parameters
+    ----------
+    title : str
+        Shown in place of the strategy and its parameters; empty for none.
+    note : str
+        A remark of any length that a tooltip holds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    title: str = Field("", max_length=MAX_TITLE)
+    note: str = Field("", max_length=MAX_NOTE)
+
+
+def read_label(run: Path) -> RunLabel:
+    """Return a run's label; an empty one where there is none, or a damaged one."""
+    try:
+        with (run / LABEL_FILE).open("rb") as file:
+            return RunLabel.model_validate_json(file.read(MAX_BYTES))
+    except (OSError, ValidationError):
+        return RunLabel()
+
+
+def write_label(run: Path, label: RunLabel) -> None:
+    """Replace a run's label.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written; the previous one remains.
+    """
+    path, new = run / LABEL_FILE, run / f".{LABEL_FILE}.new"
+    try:
+        new.write_text(label.model_dump_json(indent=1), "utf-8")
+        os.replace(new, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def delete_run(run: Path) -> None:
+    """Remove a run's folder with all that is in it.
+
+    It is renamed first, so that no reader finds half a run.
+
+    Raises
+    ------
+    RunError
+        If it is no folder of a run, or only a link to one.
+    WriteError
+        If it cannot be removed.
+    """
+    read_header(run)
+    if run.is_symlink():
+        raise RunError(f"{run} is a link: remove the link, or delete the run where it is")
+    gone = run.with_name(f".{run.name}.{uuid4().hex}.deleted")
+    try:
+        run.rename(gone)
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise write_error(run, error) from error
