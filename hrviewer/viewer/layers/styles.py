@@ -83,7 +83,7 @@ OVERLAY_STYLES: dict[MapName, OverlayStyle] = {
         "Predictions of the network, where there are any",
         "viridis",
         0.3,
-        0.0,
+        0.15,  # processed and nothing found is not the same as not processed
         1.0,
         0.85,
         True,
