@@ -9,8 +9,9 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hrviewer.claims import require_unclaimed
 from hrviewer.errors import RunError, write_error
-from hrviewer.runs.writer import read_header
+from hrviewer.runs.header import read_header
 
 __all__ = ["RunLabel", "delete_run", "read_label", "write_label"]
 
@@ -69,13 +70,14 @@ def delete_run(run: Path) -> None:
     Raises
     ------
     RunError
-        If it is no folder of a run, or only a link to one.
+        If it is no folder of a run, only a link to one, or being written.
     WriteError
         If it cannot be removed.
     """
     read_header(run)
     if run.is_symlink():
         raise RunError(f"{run} is a link: remove the link, or delete the run where it is")
+    require_unclaimed(run)
     gone = run.with_name(f".{run.name}.{uuid4().hex}.deleted")
     try:
         run.rename(gone)

@@ -7,6 +7,7 @@ import pytest
 from toys import toy_bundle
 
 import hrviewer
+from hrviewer.claims import claim_folder
 from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs.run_index import list_runs
@@ -53,6 +54,8 @@ def test_only_runs_are_deleted(run, tmp_path):
     with pytest.raises(HrviewerError, match="is a link"):
         delete_run(link)
     link.unlink()
+    with claim_folder(run.path), pytest.raises(HrviewerError, match="process"):
+        delete_run(run.path)
     delete_run(run.path)
     assert [path.name for path in tmp_path.iterdir()] == ["b.run.zarr"]
     assert (other / "mine.txt").is_file()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QShortcut
+from qtpy.QtWidgets import QShortcut, QTabWidget
 
 from hrviewer.strategies import strategy_ids
-
-if TYPE_CHECKING:
-    from hrviewer.viewer.widgets.dock import Panel
+from hrviewer.viewer.controller import Controller
 
 __all__ = ["KEY_BINDINGS", "Actions"]
 
@@ -32,8 +29,12 @@ class Actions:
 
     Parameters
     ----------
-    panel : Panel
-        The panel in whose window the keys work.
+    panel : QTabWidget
+        The panel in whose window the keys work, with the tabs Run, Compare and Export.
+    controller : Controller
+        Has the services.
+    dialogs : mapping of str to callable
+        Actions that ask for a file or a place, by name.
 
     Attributes
     ----------
@@ -41,14 +42,15 @@ class Actions:
         Keyboard shortcuts by action.
     """
 
-    def __init__(self, panel: Panel) -> None:
-        self._panel, self._controller = panel, panel.controller
-        self._actions: dict[str, Callable[[], None]] = {
-            "open_image": lambda: panel.run_settings.open_button.choose_file(),
-            "open_folder": lambda: panel.run_settings.open_button.choose_folder(),
-            "open_model": lambda: panel.run_settings.choose_model(),
-            "open_run": lambda: panel.open_run_button.choose_run(),
-            "draw_region": lambda: panel.run_settings.draw_region(),
+    def __init__(
+        self,
+        panel: QTabWidget,
+        controller: Controller,
+        dialogs: Mapping[str, Callable[[], object]],
+    ) -> None:
+        self._panel, self._controller = panel, controller
+        self._actions: dict[str, Callable[[], object]] = {
+            **dialogs,
             "run": self._run,
             "pause_or_resume": self._pause_or_resume,
             "stop": self._stop,
@@ -104,7 +106,7 @@ class Actions:
         """Run the strategies that have no run on this image yet."""
         controller = self._controller
         if controller.state.run_state == "idle":
-            self._panel.setCurrentWidget(self._panel.compare_tab)
+            self._panel.setCurrentIndex(1)
             controller.run_queue.start(
                 [entry.strategy for entry in controller.compare_service.entries]
             )

@@ -113,7 +113,18 @@ class Panel(QTabWidget):
         self._restyle()
         clock().start(self._tick, TICK_MS)
         controller.state.strategy_changed.connect(self._tick_now)
-        self.user_actions = Actions(self)
+        settings, runs = self.run_settings, self.open_run_button
+        self.user_actions = Actions(
+            self,
+            controller,
+            {
+                "open_image": lambda: settings.open_button.choose_file(),
+                "open_folder": lambda: settings.open_button.choose_folder(),
+                "open_model": lambda: settings.choose_model(),
+                "open_run": lambda: runs.choose_run(),
+                "draw_region": lambda: settings.draw_region(),
+            },
+        )
         # The last resort, when only Qt's side of the panel goes.
         self.destroyed.connect(partial(clock().stop, self._tick))
         self.destroyed.connect(controller.close)
