@@ -73,8 +73,8 @@ class ModelProposer:
             with suppress(ModelError):  # a broken plug-in is reported when it is selected
                 bundles[name] = installed.load()
         cards = {name: b.roles["main"] for name, b in bundles.items() if "main" in b.roles}
-        name = best_model(cards, pyramid)
-        return None if name is None else bundles[name]
+        best = best_model(cards, pyramid)
+        return None if best is None else bundles[best]
 
     def _propose(self, bundle: ModelBundle | None) -> None:
         self._task = None

@@ -147,9 +147,9 @@ def area_segments(rects: NDArray[np.float64], cell: float) -> NDArray[np.float64
         np.add.at(steps, (rows + 1, columns + 1), sign)
     covered = steps.cumsum(axis=0).cumsum(axis=1) > 0
     row, column = np.nonzero(covered[1:] != covered[:-1])
-    rows = merge_segments(row.astype(float), column - 1.0, column + 0.0)
+    rows = merge_segments(*np.array([row, column - 1, column], float))
     row, column = np.nonzero(covered[:, 1:] != covered[:, :-1])
-    columns = merge_segments(column.astype(float), row - 1.0, row + 0.0)
+    columns = merge_segments(*np.array([column, row - 1, row], float))
     if len(rows[0]) + len(columns[0]) > 4 * MAX_OUTLINES:
         return area_segments(rects, 2 * cell)
     starts = np.r_[np.c_[rows[0], rows[1]], np.c_[columns[1], columns[0]]]
