@@ -73,7 +73,8 @@ def run(
         typer.Option(
             parser=parse_region_or_file,
             metavar="Y,X,H,W|FILE",
-            help="Region of interest in level-0 pixels, or a file of shapes around it.",
+            help="Region of interest in level-0 pixels, or a file of regions: what is inside their "
+            "outlines counts.",
         ),
     ] = None,
     series: SeriesOption = None,
@@ -167,6 +168,7 @@ def run(
 
 def print_summary(run: Run) -> None:
     """Print the estimate and the cost of a run."""
+    from hrviewer.cli.measure import describe_region
     from hrviewer.runs import format_estimate, format_evaluation
 
     header, cost, patches = run.header, run.header["cost"], run.header["patches"]
@@ -182,6 +184,7 @@ def print_summary(run: Run) -> None:
         ("strategy", header["strategy"]),
         ("model", f"{header['model']} on {header['device']}"),
         ("estimate", format_estimate(run.estimate)),
+        *((row["name"], describe_region(row, run.pixel_size)) for row in header.get("regions", ())),
         *([("incomplete", run.incomplete)] if run.incomplete else []),
         *([("coverage", f"{run.coverage:g} % of the region")] if run.coverage < 100 else []),
         *([("ground truth", format_evaluation(run.evaluation))] if run.evaluation else []),

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from hrviewer.geometry import Rect
+from hrviewer.regions import Region
 
-__all__ = ["union_area"]
+__all__ = ["covered_area", "union_area"]
 
 
 def union_area(rects: Iterable[Rect]) -> int:
@@ -43,3 +44,19 @@ def union_area(rects: Iterable[Rect]) -> int:
             np.add.at(steps, right[indices], -sign)
         area += int(height) * int(widths[np.cumsum(steps)[:-1] > 0].sum())
     return area
+
+
+def covered_area(region: Region, rects: Iterable[Rect]) -> float:
+    """Return the area of a region in the union of rectangles, in level-0 pixels.
+
+    Examples
+    --------
+    >>> covered_area(Region.from_rect(Rect(0, 0, 4, 4)), [Rect(0, 0, 2, 9), Rect(0, 0, 9, 2)])
+    12.0
+    """
+    import shapely
+
+    edges = np.array([(r.x, r.y, r.x1, r.y1) for r in set(rects)], np.float64).reshape(-1, 4)
+    boxes = shapely.box(*edges.T)
+    touching = boxes[shapely.STRtree(boxes).query(region.shape, predicate="intersects")]
+    return float(shapely.area(shapely.intersection(shapely.union_all(touching), region.shape)))

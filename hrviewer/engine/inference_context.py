@@ -8,6 +8,7 @@ from hrviewer.engine.device_scheduler import DeviceScheduler, Priority
 from hrviewer.geometry import Rect
 from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid, ReadMeter
+from hrviewer.regions import Region
 
 __all__ = ["InferenceContext"]
 
@@ -28,6 +29,8 @@ class InferenceContext:
         lie anywhere.
     priority : Priority
         Of all jobs on the device.
+    mask : Region, optional
+        The part of the region that counts; all by default.
 
     Attributes
     ----------
@@ -42,7 +45,8 @@ class InferenceContext:
         device: DeviceScheduler,
         region: Rect,
         priority: Priority = Priority.RUN,
+        mask: Region | None = None,
     ) -> None:
         self.pyramid, self.models, self.device = pyramid, models, device
-        self.region, self.priority = region, priority
+        self.region, self.priority, self.mask = region, priority, mask
         self.meter = ReadMeter()

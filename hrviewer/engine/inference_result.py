@@ -10,7 +10,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from hrviewer.errors import short_message
 from hrviewer.geometry import Patch, Rect
 from hrviewer.objects import DetectedObjects
 
-__all__ = ["InferenceResult", "deserialize", "serialize"]
+__all__ = ["InferenceResult", "deserialize", "release_in_order", "serialize"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +45,9 @@ class InferenceResult:
         Extent of `map`, ``(y, x, h, w)`` in level-0 pixels; at least the core.
     cost : Cost
         Cost of the inference, also where the result is reused.
-    status : {"done", "cached", "failed"}
-        Whether it was computed, reused, or failed.
+    status : {"done", "cached", "failed", "skipped"}
+        Whether it was computed, reused, failed, or needed no inference since its core lies outside
+        the mask.
     error : str
         Message of the failure, one line.
     cost_weights : ndarray, optional
@@ -61,14 +62,14 @@ class InferenceResult:
     map: NDArray[np.floating[Any]]
     box: Box
     cost: Cost
-    status: Literal["done", "cached", "failed"] = "done"
+    status: Literal["done", "cached", "failed", "skipped"] = "done"
     error: str = ""
     cost_weights: NDArray[np.float64] | None = field(default=None)
     objects: DetectedObjects | None = field(default=None)
 
     def as_cached(self) -> InferenceResult:
         """Return the result with the status ``"cached"``, unless it failed."""
-        return self if self.status == "failed" else replace(self, status="cached")
+        return self if self.status in ("failed", "skipped") else replace(self, status="cached")
 
 
 def serialize(results: Sequence[InferenceResult]) -> bytes:
@@ -154,3 +155,16 @@ def read_members(data: bytes) -> list[InferenceResult]:
             )
         )
     return results
+
+
+def release_in_order(
+    results: Iterator[tuple[int, InferenceResult]],
+) -> Iterator[tuple[int, InferenceResult]]:
+    """Yield results in the order of the request, each as soon as all before it are there."""
+    waiting: dict[int, InferenceResult] = {}
+    next_index = 0
+    for index, result in results:
+        waiting[index] = result
+        while next_index in waiting:
+            yield next_index, waiting.pop(next_index)
+            next_index += 1

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +30,7 @@ from hrviewer.engine.cost import Cost
 from hrviewer.engine.device_scheduler import DeviceScheduler, Priority, TimedOutput
 from hrviewer.engine.feature_inference import feature_flops, feature_grid, run_on_features
 from hrviewer.engine.inference_context import InferenceContext
-from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.inference_result import InferenceResult, release_in_order
 from hrviewer.engine.missing_data import (
     blank_missing,
     fill_missing,
@@ -39,8 +39,16 @@ from hrviewer.engine.missing_data import (
 )
 from hrviewer.engine.model_infos import model_info
 from hrviewer.engine.object_inference import object_result, shift_and_scale
-from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
+from hrviewer.engine.postprocess import (
+    as_box,
+    crop,
+    failed_result,
+    map_kind,
+    skipped_result,
+    summarize_core,
+)
 from hrviewer.engine.preprocess import prepare_input, read_input, value_range
+from hrviewer.engine.region_mask import masked_results
 from hrviewer.engine.run_control import RunControl, RunStopped
 from hrviewer.engine.token_inference import batch_groups, infer_tokens
 from hrviewer.engine.warp_inference import infer_warped
@@ -50,6 +58,7 @@ from hrviewer.models import Network
 from hrviewer.models.detection import Detections
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.area_read import Coverage
+from hrviewer.regions import Region
 from hrviewer.strategies import FeatureRequest, PatchRequest, WarpRequest, input_rect
 
 __all__ = ["InferencePipeline", "InferenceRequest", "request_digest"]
@@ -94,7 +103,7 @@ class InferencePipeline(InferenceContext):
 
     Parameters
     ----------
-    pyramid, models, device, region, priority
+    pyramid, models, device, region, priority, mask
         See `InferenceContext`.
     cache : ResultCache, optional
         Results of earlier inference.
@@ -115,8 +124,9 @@ class InferencePipeline(InferenceContext):
         control: RunControl | None = None,
         priority: Priority = Priority.RUN,
         focus: Callable[[], tuple[float, float] | None] | None = None,
+        mask: Region | None = None,
     ) -> None:
-        super().__init__(pyramid, models, device, region, priority)
+        super().__init__(pyramid, models, device, region, priority, mask)
         self.cache, self.control, self.focus = cache, control or RunControl(), focus
 
     # Cost of a request, before it is run.
@@ -137,9 +147,17 @@ class InferencePipeline(InferenceContext):
             costs = {g: network.token_flops(n, request.merge) / n for g, n in sizes.items()}
             return [costs[g] for g in request.group]
         return [
-            network.flops(*self._input_shape(request.role, rect, patch.scale))
+            0.0
+            if self._is_outside(request, patch)
+            else network.flops(*self._input_shape(request.role, rect, patch.scale))
             for patch, rect in self._clip(request)
         ]
+
+    def _is_outside(self, request: PatchRequest, patch: Patch) -> bool:
+        """Return whether nothing of a patch counts, so that it needs no inference."""
+        if self.mask is None or request.target in REGION_INDEPENDENT:
+            return False
+        return not self.mask.touches(patch.core)
 
     def run(self, request: InferenceRequest) -> Iterator[tuple[int, InferenceResult]]:
         """Run inference for a request.
@@ -156,11 +174,21 @@ class InferencePipeline(InferenceContext):
         RunStopped
             If the user stopped the run.
         """
+        results = self._run_unmasked(request)
+        if self.mask is None or request.target in REGION_INDEPENDENT:
+            return results
+        card, saliency = self.models[request.role].card, request.target == "saliency"
+        return masked_results(results, card, self.mask, self.pyramid.rect, saliency=saliency)
+
+    def _run_unmasked(self, request: InferenceRequest) -> Iterator[tuple[int, InferenceResult]]:
+        """Run inference for a request; its results also count what lies outside the mask."""
         if not isinstance(request, PatchRequest):
             return self._run_jointly([[[0]]], request)
         if request.group is not None:
             return self._run_jointly(batch_groups(request), request)
-        results = self._run_patches(request.role, self._clip(request))
+        patches = self._clip(request)
+        outside = {i for i, (patch, _) in enumerate(patches) if self._is_outside(request, patch)}
+        results = self._run_patches(request.role, patches, outside)
         if request.target in REGION_INDEPENDENT and self.cache is not None:
             # Other runs may make the same request: it is computed once.
             key = self._hash(self.models[request.role], request.role, request_digest(request))
@@ -208,11 +236,14 @@ class InferencePipeline(InferenceContext):
     # Patches that are separate inputs.
 
     def _run_patches(
-        self, role: str, patches: Sequence[tuple[Patch, Rect]]
+        self, role: str, patches: Sequence[tuple[Patch, Rect]], outside: Container[int] = ()
     ) -> Iterator[tuple[int, InferenceResult]]:
         network = self.models[role]
         todo: list[_QueuedPatch] = []
         for index, (patch, rect) in enumerate(patches):
+            if index in outside:
+                yield index, skipped_result(patch, role, network.card)
+                continue
             queued = _QueuedPatch(index, patch, rect, self._cache_key(network, role, patch, rect))
             cached = self.cache.get(queued.key) if self.cache else None
             if cached:
@@ -445,19 +476,6 @@ def _enqueue_result(
     done: Future[TimedOutput],
 ) -> None:
     ready.put(_ProcessedPatch(queued, cost, done, array, coverage))
-
-
-def release_in_order(
-    results: Iterator[tuple[int, InferenceResult]],
-) -> Iterator[tuple[int, InferenceResult]]:
-    """Yield results in the order of the request, each as soon as all before it are there."""
-    waiting: dict[int, InferenceResult] = {}
-    next_index = 0
-    for index, result in results:
-        waiting[index] = result
-        while next_index in waiting:
-            yield next_index, waiting.pop(next_index)
-            next_index += 1
 
 
 def request_digest(request: InferenceRequest) -> str:

@@ -17,6 +17,7 @@ from hrviewer.engine.rate_probe import measure_rates
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
+from hrviewer.regions import Region
 from hrviewer.strategies import ModelInfo, PlanContext, Rates, Strategy
 
 __all__ = ["build_context"]
@@ -55,6 +56,7 @@ def build_context(
     timed: bool = False,
     seed: int = 0,
     priors: Priors | None = None,
+    mask: Region | None = None,
 ) -> tuple[PlanContext, list[str], Rates | None]:
     """Return the context that a policy plans in, and load the networks that it needs.
 
@@ -74,6 +76,8 @@ def build_context(
         Random seed of the policy.
     priors : mapping, optional
         Prior maps over the whole image: drawn by the user, or predicted by earlier runs.
+    mask : Region, optional
+        The part of the region that counts, inside of it; all by default.
 
     Returns
     -------
@@ -108,7 +112,8 @@ def build_context(
         rates = measure_rates(pyramid, models, clipped, scale)
     per_second = rates.flops_per_second if rates else math.inf
 
-    full_flops = main.flops_per_pixel() * clipped.area / scale**2
+    area = clipped.area if mask is None else mask.area
+    full_flops = main.flops_per_pixel() * area / scale**2
     if budget is not None:
         flops = budget.flops(main, lambda: per_second, full_flops)
     elif strategy.default_budget is not None:
@@ -132,5 +137,6 @@ def build_context(
         pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
         scale_curve=main.card.accuracy.scale_curve_for(pyramid.synthetic_name),
         synthetic=pyramid.synthetic_name,
+        mask=mask,
     )
     return context, notes, rates

@@ -14,7 +14,19 @@ from hrviewer.geometry import Patch, Rect
 from hrviewer.models import ModelCard
 from hrviewer.models.attention_pooling import pool
 
-__all__ = ["as_box", "crop", "failed_result", "map_kind", "summarize_core"]
+__all__ = [
+    "as_box",
+    "crop",
+    "failed_result",
+    "map_kind",
+    "nothing",
+    "skipped_result",
+    "summarize_core",
+]
+
+
+NO_WEIGHT = -1e30
+"""Logarithm of the weight, in attention pooling, of a place that does not count."""
 
 
 def as_box(rect: Rect) -> Box:
@@ -28,17 +40,24 @@ def map_kind(card: ModelCard) -> MapKind:
 
 
 def summarize_core(
-    card: ModelCard, values: NDArray[np.floating[Any]], box: Box, core: Rect, image: Rect
+    card: ModelCard,
+    values: NDArray[np.floating[Any]],
+    box: Box,
+    core: Rect,
+    image: Rect,
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Return the prediction for a core, ``(k,)``: counts, areas, probabilities or an embedding.
 
     For a head with attention pooling it is a partial result of `pool`, which `combine_parts`
     combines. Cells without data, which are NaN, add nothing; their area is part of a mean's, which
-    is corrected once for the whole region.
+    is corrected once for the whole region. `weights`, of shape ``(rows, columns)``, is the part
+    of each cell that counts, if that is not all of the core.
     """
     rows, columns = core_coverage(box, (values.shape[1], values.shape[2]), core, image)
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
-    weights = np.outer(rows[rows > 0], columns[columns > 0])
+    whole = np.outer(rows[rows > 0], columns[columns > 0])
+    weights = whole if weights is None else weights[np.ix_(rows > 0, columns > 0)]
     part = values[inside].astype(np.float64)
     if card.output.attention:
         return pool(part.reshape(len(part), -1), weights.ravel())
@@ -51,7 +70,7 @@ def summarize_core(
     total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
     # Counts and areas are sums; everything else is a mean.
     additive = map_kind(card) == "mass" or card.task == "segmentation"
-    return total if additive else total / max(float(weights.sum()), 1e-12)
+    return total if additive else total / max(float(whole.sum()), 1e-12)
 
 
 def crop(
@@ -97,3 +116,18 @@ def failed_result(
         status="failed",
         error=f"{type(error).__name__}: {error}".splitlines()[0],
     )
+
+
+def nothing(card: ModelCard) -> NDArray[np.float64]:
+    """Return the prediction for a core of which nothing counts, ``(k,)``."""
+    value = np.zeros(card.output_channels)
+    if card.output.attention:
+        value[-1] = NO_WEIGHT
+    return value
+
+
+def skipped_result(patch: Patch, role: str, card: ModelCard) -> InferenceResult:
+    """Return the result of a patch outside the mask: nothing is there, at no cost."""
+    value, box = nothing(card), as_box(patch.core)
+    blank = np.full((len(value), 1, 1), np.nan, np.float32)
+    return InferenceResult(patch, role, value, blank, box, Cost(), status="skipped")

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.cost import CostMap
-from hrviewer.engine.coverage import union_area
+from hrviewer.engine.coverage import covered_area, union_area
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.geometry import Rect
 from hrviewer.objects import DetectedObjects, drop_refined
+from hrviewer.regions import Region
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
 __all__ = ["MAP_SIDE", "PatchRow", "PublishedEstimate", "RunRecord", "map_cell_side"]
@@ -85,6 +86,8 @@ class RunRecord:
         cells in level-0 pixels. Without it embeddings are not stored.
     keep_objects : bool
         Whether the candidates of detectors are kept, for `candidates`.
+    mask : Region, optional
+        The part of the region that counts; all by default.
 
     Attributes
     ----------
@@ -112,8 +115,10 @@ class RunRecord:
         create_embeddings: Callable[[str, int, float], Canvas] | None = None,
         *,
         keep_objects: bool = False,
+        mask: Region | None = None,
     ) -> None:
         self.image, self.output, self.region = image, output, region or image
+        self.mask, self.skipped = mask, 0
         self.embeddings: Canvas | None = None
         self._create_embeddings = create_embeddings
         self._keep_objects = keep_objects
@@ -153,6 +158,9 @@ class RunRecord:
             core, cost = result.patch.core, result.cost
             if core.empty:  # context: its cost is attributed to the tokens that it is context of
                 continue
+            if result.status == "skipped":
+                self.skipped += 1
+                continue
             spent = result.status != "cached" and i not in replayed
             if result.status != "failed" and not isinstance(request, FeatureRequest):
                 self._add_covered(result)
@@ -181,7 +189,8 @@ class RunRecord:
                     result.error,
                 )
             )
-        painted = [r for r in results if r.status != "failed" and not r.patch.core.empty]
+        unpainted = "failed", "skipped"
+        painted = [r for r in results if r.status not in unpainted and not r.patch.core.empty]
         if not painted:
             return
         if (
@@ -243,7 +252,9 @@ class RunRecord:
     @property
     def coverage(self) -> float:
         """Fraction of the region in which a model of the bundle was run."""
-        return union_area(self._covered) / self.region.area
+        if self.mask is None:
+            return union_area(self._covered) / self.region.area
+        return covered_area(self.mask, self._covered) / self.mask.area
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of patches by status."""
@@ -253,4 +264,5 @@ class RunRecord:
             "done": states["done"],
             "cached": states["cached"],
             "failed": states["failed"],
+            "skipped": self.skipped,
         }

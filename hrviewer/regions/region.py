@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -77,9 +78,15 @@ class Region:
     @classmethod
     def from_rect(cls, rect: Rect, name: str = "region", label: str = "region") -> Region:
         """Return the region of a rectangle, which is not empty."""
+        return cls(name, _polygonal(_box(rect), name), label)
+
+    @classmethod
+    def union(cls, regions: Sequence[Region], name: str = "regions") -> Region:
+        """Return the region that one or more regions cover together."""
         import shapely
 
-        return cls(name, _polygonal(shapely.box(rect.x, rect.y, rect.x1, rect.y1), name), label)
+        shapes = [region.shape for region in regions]
+        return cls(name, _polygonal(shapely.union_all(shapes), name))
 
     @property
     def area(self) -> float:
@@ -99,9 +106,42 @@ class Region:
 
         if self.bounds in rect:
             return self
-        inside = shapely.intersection(self.shape, shapely.box(rect.x, rect.y, rect.x1, rect.y1))
+        inside = shapely.intersection(self.shape, _box(rect))
         parts = _polygon_parts(inside)
         return replace(self, shape=_joined(parts)) if parts else None
+
+    def touches(self, rect: Rect) -> bool:
+        """Return whether a part of a rectangle lies inside, not only its border."""
+        import shapely
+
+        if (self.bounds & rect).empty:
+            return False
+        shapely.prepare(self.shape)
+        box = _box(rect)
+        return bool(shapely.intersects(self.shape, box) and not shapely.touches(self.shape, box))
+
+    def contains(self, rect: Rect) -> bool:
+        """Return whether a rectangle lies inside as a whole."""
+        import shapely
+
+        shapely.prepare(self.shape)
+        return bool(shapely.covers(self.shape, _box(rect)))
+
+    def intersect(self, other: Region) -> Region | None:
+        """Return the part within another region, with this one's name; None if there is none."""
+        import shapely
+
+        parts = _polygon_parts(shapely.intersection(self.shape, other.shape))
+        return replace(self, shape=_joined(parts)) if parts else None
+
+    @property
+    def digest(self) -> str:
+        """Hash of the name, the class and the corners."""
+        import shapely
+
+        normal = shapely.to_wkb(shapely.normalize(self.shape))
+        text = repr((self.name, self.label)).encode()
+        return hashlib.blake2b(text + normal, digest_size=16).hexdigest()
 
     def rings(self) -> list[NDArray[np.float64]]:
         """Return all rings, closed, ``(n, 2)`` in ``(y, x)``.
@@ -116,6 +156,13 @@ class Region:
             for polygon in shapely.get_parts(oriented)
             for ring in shapely.get_rings(polygon)
         ]
+
+
+def _box(rect: Rect) -> shapely.Polygon:
+    """Return a rectangle as a polygon."""
+    import shapely
+
+    return shapely.box(rect.x, rect.y, rect.x1, rect.y1)
 
 
 def _corners(ring: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.opening import reopen_pyramid
 
-__all__ = ["coverage_percent", "describe_incomplete", "image_is_unchanged"]
+__all__ = ["coverage_percent", "data_notes", "describe_incomplete", "image_is_unchanged"]
 
 
 def image_is_unchanged(pyramid: Pyramid, record: Mapping[str, object]) -> bool:
@@ -60,3 +60,19 @@ def describe_incomplete(ended: bool, patches: Sequence[PatchRow], unchanged: boo
 def coverage_percent(coverage: float) -> float:
     """Return a fraction in per cent, rounded down: only the whole is 100 %."""
     return math.floor(min(coverage, 1.0) * 1e4 + 1e-6) / 100
+
+
+def data_notes(pyramid: Pyramid, data_area: float | None, area: float) -> list[str]:
+    """Return notes on places without data, and on chunks that are not stored."""
+    notes = []
+    if pyramid.missing_share:
+        notes.append(
+            f"{pyramid.missing_share:.2%} of the chunks that were read are not "
+            "stored: they read as the fill value, as empty ones do"
+        )
+    if data_area is not None and data_area < area * (1 - 1e-9):
+        notes.append(
+            f"{1 - data_area / area:.2%} of the region has no data: it is left out, "
+            "also of densities"
+        )
+    return notes

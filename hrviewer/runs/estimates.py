@@ -35,7 +35,6 @@ __all__ = [
     "format_evaluation",
     "map_sum_notes",
     "pluralize",
-    "sum_map",
     "true_interval",
     "with_area",
 ]
@@ -162,7 +161,7 @@ def estimate_to_dict(
     synthetic : str, optional
         Name of the synthetic image, as in ``sample:NAME``: the model's error depends on it.
     data_area : float, optional
-        The part of the region in which the image has data, level-0 pixels; all by default. Only
+        The part of the region that counts and has data, level-0 pixels; all by default. Only
         this area counts for densities, fractions and mean probabilities.
 
     Returns
@@ -177,6 +176,10 @@ def estimate_to_dict(
     exclusive = card.task == "classification" and card.output.activation == "softmax"
     if counted < whole and exclusive and float(np.sum(estimate)) > 0:
         estimate = estimate / np.sum(estimate)  # a mean in which missing places count as 0
+    elif 0 < counted < whole and card.averaged and not card.output.attention:
+        estimate = estimate * (whole / counted)
+        if interval is not None:
+            interval = interval[0] * whole / counted, interval[1] * whole / counted
     names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
     per_class = dict(zip(names, map(float, estimate), strict=False))
     total = float(np.sum(estimate))
@@ -332,13 +335,6 @@ def true_interval(count: float, interval: Interval, error: CountError) -> Interv
     low = corrected - math.hypot(count - interval[0], error.quantiles[0] * deviation)
     high = corrected + math.hypot(interval[1] - count, error.quantiles[1] * deviation)
     return max(min(low, count), 0.0), max(high, count)
-
-
-def sum_map(values: Any) -> float:
-    """Return the sum of a map ``(k, rows, columns)``, some rows at a time."""
-    step = max(1, 4_000_000 // max(1, values.shape[2]))
-    rows = range(0, values.shape[1], step)
-    return float(sum(np.nansum(values[:, row : row + step], dtype=np.float64) for row in rows))
 
 
 def map_sum_notes(estimate: EstimateDict | None) -> list[str]:

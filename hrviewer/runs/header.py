@@ -65,6 +65,7 @@ class PatchCounts(BaseModel):
     done: Annotated[int, Field(ge=0)]
     cached: Annotated[int, Field(ge=0)]
     failed: Annotated[int, Field(ge=0)]
+    skipped: Annotated[int, Field(ge=0)] = 0
 
 
 class RunHeader(BaseModel):

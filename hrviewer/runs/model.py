@@ -26,7 +26,7 @@ from hrviewer.runs.priors import as_priors, prior_sources
 from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import RunSpec, result_cache
-from hrviewer.runs.settings import merge_params, parse_params, resolve_region
+from hrviewer.runs.settings import RegionsLike, merge_params, parse_params, resolve_region
 from hrviewer.strategies import Strategy, get_strategy
 
 __all__ = ["Model", "ModelLike", "as_bundle", "device_settings", "load", "run"]
@@ -206,7 +206,7 @@ def run(
     channels: Sequence[int | str] | None = None,
     pixel_size: float | Sequence[float] | None = None,
     value_range: Sequence[float] | None = None,
-    region: RectLike | str | Path | None = None,
+    region: RectLike | RegionsLike | None = None,
     budget: str | Budget | None = None,
     seed: int = 0,
     priors: Mapping[str, Any] | None = None,
@@ -235,9 +235,10 @@ def run(
         A strategy's id; `hrviewer.strategies` lists them.
     series, plane, channels, pixel_size, value_range
         Options of the image, as `hrviewer.open` takes them.
-    region : Rect, sequence of int, or path, optional
-        ``(y, x, h, w)`` in level-0 pixels, or a file of shapes whose bounding box is the region;
-        the whole image by default.
+    region : Rect, sequence of int, Region, path, or a list of these, optional
+        ``(y, x, h, w)`` in level-0 pixels, or what is drawn: regions, or a file of them. Then only
+        tiles that touch a region are processed, what is inside counts, and ``header["regions"]``
+        has the measurements of each. The whole image by default.
     budget : str, optional
         ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
     seed : int
@@ -299,12 +300,14 @@ def run(
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         card = bundle.roles.get(chosen.answering_role(bundle.roles))
         evaluator = make_evaluator(truth, pyramid, card)
+        within, regions = resolve_region(pyramid, region)
         spec = RunSpec(
             pyramid,
             bundle,
             chosen,
             parse_params(chosen, merge_params(params, more_params)),
-            region=resolve_region(pyramid, region),
+            region=within,
+            regions=regions,
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
             priors=validate_priors(chosen, as_priors(priors or {})),

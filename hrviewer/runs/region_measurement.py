@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,10 @@ from hrviewer.io.run_maps import RunMap, open_map
 from hrviewer.io.run_patches import read_patches
 from hrviewer.regions import Region, cell_areas, points_inside
 from hrviewer.runs.estimates import EstimateDict, estimate_of_part
+from hrviewer.runs.run_regions import read_parts
 from hrviewer.strategies.estimation.tile_sample import MIN_COVERAGE
 
-__all__ = ["RegionCostDict", "RegionDict", "measure_regions"]
+__all__ = ["RegionCostDict", "RegionDict", "measure_map", "measure_regions", "sum_map"]
 
 BLOCK_CELLS = 1 << 21
 """Cells of a map that are measured at once."""
@@ -52,7 +53,9 @@ class RegionDict(TypedDict):
     area: float
     """Area inside the image, square level-0 pixels."""
     data_area: float
-    """The part of it that has data, to a cell's precision; densities are of this area."""
+    """The part of it that counts, tissue with data, to a cell's precision; densities are of it."""
+    tissue_area: NotRequired[float]
+    """The part of it that is tissue, where the run left out the rest."""
     coverage: float
     """The part of the area in which the run has predictions, 0 to 1."""
     estimate: EstimateDict | None
@@ -87,32 +90,45 @@ def measure_regions(run: Exportable, regions: Sequence[Region]) -> list[RegionDi
     header = run.header
     image = Rect(0, 0, *header["image"]["shape"])
     extent = Rect(*header["region"])
+    own, tissue = read_parts(run)
+    drawn = Region.union(own) if own else None
     measure = measure_function(run)
     cost = open_map(run, "cost")
     cost = replace(cost, cells=np.asarray(cost.cells[:]))  # of at most 1024 cells a side
     processed = None if header.get("coverage", 100) >= 100 else processed_cores(run)
-    gaps = header.get("data_area") is not None and header["data_area"] < extent.area
+    counting = header.get("counting_area", extent.area)
+    gaps = header.get("data_area") is not None and header["data_area"] < counting * (1 - 1e-9)
     rows: list[RegionDict] = []
     for region in regions:
         visible, inside = region.clip(image), region.clip(extent)
+        if inside is not None and drawn is not None:
+            inside = inside.intersect(drawn)
+        spent = inside
+        if tissue is not None:
+            visible_tissue = visible.intersect(tissue) if visible else None
+            inside = inside.intersect(tissue) if inside else None
+        else:
+            visible_tissue = visible
         area = visible.area if visible else 0.0
+        to_count = visible_tissue.area if visible_tissue else 0.0
         amounts, known = (None, 0.0) if inside is None else measure(inside)
         covered = 0.0 if inside is None else covered_area(inside, processed)
-        coverage = min(1.0, covered / area) if area else 0.0
+        coverage = min(1.0, covered / to_count) if to_count else float(area > 0)
         if math.isclose(coverage, 1.0, rel_tol=1e-9):
             coverage = 1.0
-        data_area = area - (covered - min(known, covered)) if gaps else area
-        rows.append(
-            {
-                "name": region.name,
-                "label": region.label,
-                "area": area,
-                "data_area": data_area,
-                "coverage": coverage,
-                "estimate": part_estimate(header, amounts, data_area, coverage),
-                "cost": part_cost(cost, inside, extent),
-            }
-        )
+        data_area = to_count - (covered - min(known, covered)) if gaps else to_count
+        row: RegionDict = {
+            "name": region.name,
+            "label": region.label,
+            "area": area,
+            "data_area": data_area,
+            "coverage": coverage,
+            "estimate": part_estimate(header, amounts, data_area, coverage),
+            "cost": part_cost(cost, spent, extent),
+        }
+        if tissue is not None:
+            row["tissue_area"] = to_count
+        rows.append(row)
     return rows
 
 
@@ -160,12 +176,7 @@ def measure_function(run: Exportable) -> Measure:
     on_map = {"count": sum_shares, "area": sum_best}.get(estimate["kind"], sum_weighted)
 
     def measure(region: Region) -> tuple[Floats, float]:
-        amounts, known = np.zeros(output.cells.shape[0]), 0.0
-        for values, areas, sizes in iter_blocks(output, region, extent):
-            valid = np.isfinite(values).all(axis=0)
-            within = np.where(valid, areas, 0.0)
-            amounts += on_map(np.where(valid, values, 0.0), within, sizes)
-            known += float(within.sum())
+        amounts, known = measure_map(output.cells, output.cell, region, extent, on_map)
         if on_map is sum_weighted:
             amounts = amounts / known if known else np.full(len(amounts), np.nan)
         return amounts, known
@@ -184,6 +195,46 @@ def measure_function(run: Exportable) -> Measure:
         return np.bincount(found, minlength=len(classes)).astype(float), measure(region)[1]
 
     return count
+
+
+def measure_map(
+    cells: Any,
+    cell: float,
+    region: Region,
+    extent: Rect,
+    on_map: Callable[[Floats, Floats, Floats], Floats] | None = None,
+) -> tuple[Floats, float]:
+    """Return the amounts of a region on a map, and the area of it that has predictions.
+
+    Parameters
+    ----------
+    cells : array, shape (k, rows, columns)
+        The map.
+    cell : float
+        Side of its cells, level-0 pixels.
+    region : Region
+        The region, which lies in `extent`.
+    extent : Rect
+        The run's rectangle.
+    on_map : callable, optional
+        Returns the amounts of a block, as `sum_shares` does by default.
+    """
+    amounts, known, on_map = np.zeros(cells.shape[0]), 0.0, on_map or sum_shares
+    for values, areas, sizes in iter_blocks(cells, cell, region, extent):
+        valid = np.isfinite(values).all(axis=0)
+        within = np.where(valid, areas, 0.0)
+        amounts += on_map(np.where(valid, values, 0.0), within, sizes)
+        known += float(within.sum())
+    return amounts, known
+
+
+def sum_map(cells: Any, cell: float, mask: Region | None, extent: Rect) -> float:
+    """Return what a map adds up to where it counts, some rows at a time; see `measure_map`."""
+    if mask is not None:
+        return float(measure_map(cells, cell, mask, extent)[0].sum())
+    step = max(1, BLOCK_CELLS // max(1, cells.shape[2]))
+    rows = range(0, cells.shape[1], step)
+    return float(sum(np.nansum(cells[:, row : row + step], dtype=np.float64) for row in rows))
 
 
 def sum_shares(values: Floats, areas: Floats, sizes: Floats) -> Floats:
@@ -205,18 +256,16 @@ def sum_best(values: Floats, areas: Floats, sizes: Floats) -> Floats:
 
 
 def iter_blocks(
-    run_map: RunMap, region: Region, extent: Rect
+    cells: Any, cell: float, region: Region, extent: Rect
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
     """Yield the cells that a region touches, some rows at a time.
 
     Parameters
     ----------
-    run_map : RunMap
-        The map.
-    region : Region
-        The region, which lies in `extent`.
+    cells, cell, region
+        See `measure_map`.
     extent : Rect
-        The run's region: cells on its border have values for the part inside only.
+        The run's rectangle: cells on its border have values for the part inside only.
 
     Yields
     ------
@@ -225,18 +274,18 @@ def iter_blocks(
     areas, sizes : ndarray, shape (rows, columns)
         Area of the region in each cell, and of the cell in the extent, square level-0 pixels.
     """
-    cell, box = run_map.cell, region.bounds & extent
-    _, n, m = run_map.cells.shape
+    box = region.bounds & extent
+    k, n, m = cells.shape
     top, left = math.floor(box.y / cell), math.floor(box.x / cell)
     bottom, right = min(n, math.ceil(box.y1 / cell)), min(m, math.ceil(box.x1 / cell))
     xs = np.clip(np.arange(left, right + 1) * cell, extent.x, extent.x1)
-    step = max(1, BLOCK_CELLS // (run_map.cells.shape[0] * max(1, right - left)))
+    step = max(1, BLOCK_CELLS // (k * max(1, right - left)))
     step = step // ALIGNED_ROWS * ALIGNED_ROWS or step
     for start in range(top // step * step, bottom, step):
         first, last = max(start, top), min(start + step, bottom)
         ys = np.clip(np.arange(first, last + 1) * cell, extent.y, extent.y1)
         areas = cell_areas(region, ys, xs)
-        values = np.asarray(run_map.cells[:, first:last, left:right], np.float64)
+        values = np.asarray(cells[:, first:last, left:right], np.float64)
         yield values, areas, np.outer(np.diff(ys), np.diff(xs))
 
 
@@ -269,7 +318,7 @@ def part_cost(cost: RunMap, region: Region | None, extent: Rect) -> RegionCostDi
     """Return the cost within a region, each cell's shared by area."""
     total = np.zeros(len(cost.labels))
     if region is not None:
-        for values, areas, sizes in iter_blocks(cost, region, extent):
+        for values, areas, sizes in iter_blocks(cost.cells, cost.cell, region, extent):
             total += sum_shares(np.nan_to_num(values), areas, sizes)
     amounts = dict(zip(cost.labels, total.tolist(), strict=True))
     return {

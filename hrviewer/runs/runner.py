@@ -41,14 +41,18 @@ from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
 from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
 from hrviewer.phases import LOADING, Phase
 from hrviewer.pyramid import Pyramid
+from hrviewer.regions import Region
 from hrviewer.runs.completeness import (
     coverage_percent,
+    data_notes,
     describe_incomplete,
     image_is_unchanged,
 )
-from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes, sum_map
+from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes
 from hrviewer.runs.header import read_header
+from hrviewer.runs.region_measurement import measure_map, measure_regions, sum_map
 from hrviewer.runs.run import Run
+from hrviewer.runs.run_regions import UnfinishedRun, counting_part, tissue_notes, write_parts
 from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy
 
@@ -68,7 +72,9 @@ class RunSpec:
     """Specification of a run: image, model bundle, strategy and settings.
 
     The viewer makes it on the main thread and runs it on another; `run` does both at once.
-    `prior_sources` records where prior maps were read, so that a stopped run can be resumed.
+    `prior_sources` records where prior maps were read, so that a stopped run can be resumed. Of
+    `regions`, the rectangle around them is processed where it touches one, and only what is inside
+    counts; outside `tissue` nothing does.
     """
 
     pyramid: Pyramid
@@ -80,6 +86,8 @@ class RunSpec:
     seed: int = 0
     priors: Priors = field(default_factory=dict)
     prior_sources: Mapping[str, str] = field(default_factory=dict)
+    regions: Sequence[Region] = ()
+    tissue: Region | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, Integral) or self.seed < 0:
@@ -141,17 +149,19 @@ class RunSpec:
         setup_s = models.setup_s - calibration_s  # before this run
         if on_event is not None:
             on_event(Phase(LOADING))
+        within, mask = self._counting_part()
         rates = Rates(**earlier["rates"]) if earlier and earlier.get("rates") else None
         context, notes, rates = build_context(
             self.pyramid,
             models,
             self.strategy,
-            region=self.region,
+            region=within,
             budget=self.budget,
             rates=rates,
             timed=True,
             seed=self.seed,
             priors=self.priors,
+            mask=mask,
         )
         chosen = earlier.get("chosen", {}) if earlier else self._chosen(context)
         if earlier is not None:
@@ -164,12 +174,13 @@ class RunSpec:
             context.region,
             cache=cache,
             control=control,
+            mask=mask,
         )
         if earlier is not None:
             self._check_matches(earlier, path, models, pipeline)
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
-        notes = [*notes, *([str(deviation)] if deviation else [])]
+        notes += [str(deviation)] if deviation else []
         writer = RunFolderWriter(
             path,
             self.pyramid,
@@ -179,7 +190,9 @@ class RunSpec:
             context.region,
             lambda role: models[role].digest,
             claim,
+            mask,
         )
+        write_parts(path, self.regions, self.tissue)
         header = {
             **self._identity(context),
             **self._provenance(pipeline, models, rates, deviation),
@@ -216,17 +229,16 @@ class RunSpec:
             header["networks"] = used or header["networks"]
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
-            notes += self._data_notes(result["data_area"], context.region)
-            notes += map_sum_notes(result["estimate"])
-            notes += writer.journal_notes()
+            notes += self._area_notes(context, result["data_area"], record.skipped)
+            notes += [*map_sum_notes(result["estimate"]), *writer.journal_notes()]
             if cache is not None and (damaged := cache.damaged - damaged_before):
                 notes.append(f"{damaged} cached results were damaged: they were computed again")
             notes += writer.object_notes(estimate.values if estimate else None)
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
-            state = "finished" if estimate else "stopped or failed"
-            log.info("%s %s after %.1f s: %s", state, path, elapsed, record.counts())
+            state = "finished" if estimate else "stopped or failed", path
+            log.info("%s %s after %.1f s: %s", *state, elapsed, record.counts())
             if sys.exc_info()[0] is None:
-                writer.finish({**header, **result})
+                writer.finish(self._with_regions(writer, {**header, **result}))
             else:
                 # Partial results are kept; the first error is the one to report.
                 with suppress(HrviewerError):
@@ -236,20 +248,21 @@ class RunSpec:
                     clear_folder(path)
         return Run(path)
 
-    def _data_notes(self, data_area: float | None, region: Rect) -> list[str]:
-        """Return notes on places without data, and on chunks that are not stored."""
-        notes = []
-        if self.pyramid.missing_share:
-            notes.append(
-                f"{self.pyramid.missing_share:.2%} of the chunks that were read are not "
-                "stored: they read as the fill value, as empty ones do"
-            )
-        if data_area is not None and data_area < region.area:
-            notes.append(
-                f"{1 - data_area / region.area:.2%} of the region has no data: it is left out, "
-                "also of densities"
-            )
-        return notes
+    def _counting_part(self) -> tuple[Rect | None, Region | None]:
+        return counting_part(self.pyramid.rect, self.region, self.regions, self.tissue)
+
+    def _with_regions(self, writer: RunFolderWriter, header: dict[str, Any]) -> dict[str, Any]:
+        """Return a header with the measurements of the run's regions, as far as it came."""
+        if not self.regions or header["estimate"] is None:
+            return header
+        writer.save()
+        run = UnfinishedRun(writer.path, header)
+        return {**header, "regions": measure_regions(run, self.regions)}
+
+    def _area_notes(self, context: PlanContext, data_area: float | None, skipped: int) -> list[str]:
+        """Return notes on what of the region counts."""
+        notes = data_notes(self.pyramid, data_area, context.area)
+        return notes + tissue_notes(self.tissue, context, skipped)
 
     def _chosen(self, context: PlanContext) -> dict[str, Any]:
         """Return the values that the strategy chose for automatic parameters."""
@@ -297,6 +310,7 @@ class RunSpec:
         return {
             "image": image_info(self.pyramid),
             "region": list(context.region.astuple()),
+            "parts": self._parts(),
             "model": self.bundle.name,
             "strategy": self.strategy.id,
             "params": self.params.model_dump(exclude_defaults=True),
@@ -305,6 +319,11 @@ class RunSpec:
             "prior_sources": dict(self.prior_sources),
             "budget": str(self.budget) if self.budget else None,
         }
+
+    def _parts(self) -> dict[str, Any]:
+        """Return what identifies the regions and the tissue; empty without any."""
+        regions = {"regions": [r.digest for r in self.regions]} if self.regions else {}
+        return {**regions, **({"tissue": self.tissue.digest} if self.tissue else {})}
 
     def _existing_header(self, path: Path, resume: bool) -> dict[str, Any] | None:
         if not path.name.endswith(".run.zarr"):
@@ -332,7 +351,8 @@ class RunSpec:
         pipeline: InferencePipeline | None,
     ) -> None:
         """Refuse to resume with another image, model, strategy or device than the run's own."""
-        region = self.region & self.pyramid.rect if self.region else self.pyramid.rect
+        within, _ = self._counting_part()
+        region = within & self.pyramid.rect if within else self.pyramid.rect
         checks: dict[str, tuple[Any, Any]] = {
             "image": (header["image"]["fingerprint"], self.pyramid.fingerprint),
             "series": (header["image"].get("series"), self.pyramid.selected_series),
@@ -350,6 +370,7 @@ class RunSpec:
                 self.pyramid.pixel_size and list(self.pyramid.pixel_size),
             ),
             "region": (header["region"], list(region.astuple())),
+            "regions or tissue": (header.get("parts", {}), self._parts()),
             "strategy": (header["strategy"], self.strategy.id),
             "parameters": (header["params"], self.params.model_dump(exclude_defaults=True)),
             "seed": (header["seed"], self.seed),
@@ -369,10 +390,19 @@ class RunSpec:
                     "--out for a new run"
                 )
 
-    def _measure_data(self, region: Rect) -> float | None:
-        """Return the area of the region that has data; None if it cannot be read."""
+    def _measure_data(self, context: PlanContext, record: RunRecord) -> float | None:
+        """Return the area that counts and has data; None if it cannot be read."""
+        region = context.region
         with suppress(HrviewerError):
-            return self.pyramid.data_area(region)
+            data = self.pyramid.data_area(region)
+            if context.mask is None:
+                return data
+            if data == region.area:
+                return context.area
+            if record.coverage >= 1:
+                canvas = record.output
+                return measure_map(canvas.values, canvas.cell, context.mask, region)[1]
+            return context.area * data / region.area
         return None
 
     def _summary(
@@ -391,7 +421,7 @@ class RunSpec:
         estimate = final_estimate.values if final_estimate else record.estimate
         interval = final_estimate.interval if final_estimate else record.interval
         total, failed = costs.total, record.counts()["failed"]
-        data_area = self._measure_data(context.region) if final_estimate else None
+        data_area = self._measure_data(context, record) if final_estimate else None
         # Before inference there is nothing to check.
         unchanged = not wall or image_is_unchanged(self.pyramid, image_info(self.pyramid))
         incomplete = describe_incomplete(final_estimate is not None, record.patches, unchanged)
@@ -405,18 +435,20 @@ class RunSpec:
             context.pixel_size,
             exhaustive=bool(final_estimate and final_estimate.exhaustive and not failed),
             synthetic=self.pyramid.synthetic_name,
-            data_area=data_area,
+            data_area=context.area if data_area is None else data_area,
         )
         if estimated is not None and coverage < 100:
             estimated["coverage"] = coverage / 100
         if estimated is not None and estimated["kind"] == "count" and final_estimate:
-            estimated["map_sum"] = sum_map(record.output.values)
+            canvas = record.output
+            estimated["map_sum"] = sum_map(canvas.values, canvas.cell, context.mask, context.region)
         return {
             "complete": incomplete is None,
             "incomplete": incomplete,
             "coverage": coverage,
             "estimate": estimated,
             "data_area": data_area,
+            "counting_area": context.area,
             "cost": {
                 "flops": total.flops,
                 # Results from memory, the cache or the journal count with their original cost.

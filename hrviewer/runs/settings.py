@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from hrviewer.errors import ParameterError, validation_error
 from hrviewer.geometry import Rect, RectLike, as_rect
-from hrviewer.io.ground_truth import read_region
 from hrviewer.io.region_files import read_regions, unique_names
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
@@ -23,11 +22,18 @@ RegionsLike = RegionLike | Sequence[RegionLike]
 """Regions, rectangles and files of regions, one or several."""
 
 
-def resolve_region(pyramid: Pyramid, region: RectLike | str | Path | None) -> Rect | None:
-    """Return a region as a rectangle: as given, or around the shapes in a file."""
-    if isinstance(region, str | Path):
-        return read_region(region, pyramid.path or pyramid.name, pyramid.plane_shape)
-    return None if region is None else as_rect(region)
+def resolve_region(
+    pyramid: Pyramid, region: RectLike | RegionsLike | None
+) -> tuple[Rect | None, list[Region]]:
+    """Return the region of a run as a rectangle, or as what is drawn in a file or given."""
+    image = pyramid.path or pyramid.name
+    if region is None:
+        return None, []
+    kinds = Region | str | Path
+    given = list(region) if isinstance(region, list | tuple) else [region]
+    if not isinstance(region, Rect) and all(isinstance(each, kinds | Rect) for each in given):
+        return None, resolve_regions(cast(RegionsLike, region), image, pyramid.plane_shape)
+    return as_rect(cast(RectLike, region)), []
 
 
 def resolve_regions(regions: RegionsLike, image: str, shape: tuple[int, int]) -> list[Region]:

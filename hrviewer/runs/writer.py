@@ -49,6 +49,7 @@ from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
 from hrviewer.objects import MergeSettings, merge_objects, tile_duplicates
 from hrviewer.pyramid import Pyramid
+from hrviewer.regions import Region
 from hrviewer.runs.header import FORMAT_VERSION
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
@@ -112,6 +113,8 @@ class RunFolderWriter:
         Digest of a role's model: embeddings are of use only with their encoder.
     claim : Claim
         The claim on the folder, without which nothing is written.
+    mask : Region, optional
+        The part of the region that counts; all by default.
 
     Attributes
     ----------
@@ -129,6 +132,7 @@ class RunFolderWriter:
         region: Rect,
         digest: Callable[[str], str],
         claim: Claim,
+        mask: Region | None = None,
     ) -> None:
         self.path, self.pyramid, self._digest, self._claim = path, pyramid, digest, claim
         self.journal = path / "journal"
@@ -167,6 +171,7 @@ class RunFolderWriter:
             region,
             self._create_embeddings,
             keep_objects=self._classes is not None,
+            mask=mask,
         )
         self._saved = time.monotonic()
 

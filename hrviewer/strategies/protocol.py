@@ -10,7 +10,7 @@ arrival. Resuming a run replays the policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -22,6 +22,7 @@ from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import ModelCard
 from hrviewer.models.accuracy import PredictionError, ScaleCurve
 from hrviewer.objects import DetectedObjects
+from hrviewer.regions import Region, rect_areas
 
 __all__ = [
     "Estimate",
@@ -359,6 +360,9 @@ class PlanContext:
         Measured counts of ``main`` by scale, on images of this kind.
     synthetic : str, optional
         Name of the synthetic image, as in ``sample:NAME``, on which errors of models depend.
+    mask : Region, optional
+        The part of the region that counts: what was drawn, or tissue; all by default. Outside,
+        inference costs nothing and predicts nothing.
     """
 
     shape: tuple[int, int]
@@ -376,6 +380,7 @@ class PlanContext:
     whole: PlanContext | None = None
     scale_curve: ScaleCurve | None = None
     synthetic: str | None = None
+    mask: Region | None = None
 
     def prediction_error(self, role: str) -> PredictionError | None:
         """Return a role's error against ``main`` if it was measured on images of this kind."""
@@ -401,11 +406,22 @@ class PlanContext:
 
     @property
     def once_per_pixel(self) -> float:
-        """FLOPs of ``main`` once on every pixel of the region, at native scale, without halos.
+        """FLOPs of ``main`` once on every pixel that counts, at native scale, without halos.
 
         The unit of budgets in percent, and of costs in tables.
         """
-        return self.main.flops_per_pixel() * self.region.area / self.native_scale**2
+        return self.main.flops_per_pixel() * self.area / self.native_scale**2
+
+    @property
+    def area(self) -> float:
+        """Area that counts, in level-0 pixels: that of the mask, or of the region."""
+        return float(self.region.area) if self.mask is None else self.mask.area
+
+    def counting_areas(self, rects: Sequence[Rect]) -> NDArray[np.float64]:
+        """Return the area that counts of each rectangle, ``(n,)``, in level-0 pixels."""
+        if self.mask is not None:
+            return rect_areas(self.mask, rects)
+        return np.array([float((rect & self.region).area) for rect in rects])
 
     @property
     def main(self) -> ModelInfo:

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from .calling import IMAGE, call, error_of
+from .calling import IMAGE, RUN, call, error_of
 
 
 @pytest.fixture
@@ -51,3 +51,18 @@ def test_measure_errors_are_one_line(run, regions, tmp_path):
     assert "exists" in error_of("measure", run, regions, "-o", taken)
     assert "no table" in error_of("measure", run, regions, "-o", tmp_path / "t.xls")
     assert taken.read_text() == "mine"
+
+
+def test_run_of_a_file_of_regions(image, toys, regions, tmp_path):
+    out = tmp_path / "x.run.zarr"
+    command = "run", image, *RUN, "--region", regions, "--out", out
+    listed = call(*command).stdout
+    assert "tumour" in listed
+    header = json.loads((out / "run.json").read_text())
+    tumour, beyond = header["regions"]
+    assert tumour["estimate"]["value"] == pytest.approx(
+        IMAGE[20:80, 40:140, 0].sum() / 255, rel=1e-5
+    )
+    assert header["estimate"]["value"] == pytest.approx(tumour["estimate"]["value"], rel=1e-6)
+    assert header["region"] == [20, 40, 60, 100]
+    assert beyond["area"] == 0

@@ -89,7 +89,7 @@ def test_run_prints_one_json_object(image, toys, tmp_path):
         "peak_rss_bytes", "peak_device_bytes",
     }  # fmt: skip
     assert header["spent"].keys() == {"flops", "wall_s"}
-    assert header["patches"].keys() == {"planned", "done", "cached", "failed"}
+    assert header["patches"].keys() == {"planned", "done", "cached", "failed", "skipped"}
     assert header["complete"] is True
     assert header["truth"] is None
     assert header["region"] == [64, 0, 128, 400]

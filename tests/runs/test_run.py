@@ -56,7 +56,7 @@ def test_a_run_records_everything(out):
     assert result.estimate["value"] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=1e-5)
     assert result.cost["pixels_read"] == 300 * 400
     assert result.of_once_per_pixel == 1  # no halos
-    assert header["patches"] == {"planned": 35, "done": 35, "cached": 0, "failed": 0}
+    assert header["patches"] == {"planned": 35, "done": 35, "cached": 0, "failed": 0, "skipped": 0}
     assert len(result.patches) == 35
     assert result.patches["value"].sum() == pytest.approx(result.estimate["value"])
     assert np.nansum(result.output) == pytest.approx(result.estimate["value"], rel=1e-5)

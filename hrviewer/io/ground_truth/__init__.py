@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from hrviewer.errors import GroundTruthError, HrviewerError
-from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.features import Feature, rectangle
 from hrviewer.io.ground_truth.boxes import read_voc
@@ -31,7 +30,6 @@ __all__ = [
     "is_label_map",
     "read_features",
     "read_ground_truth",
-    "read_region",
 ]
 
 BORDER_TOLERANCE = 0.01
@@ -132,34 +130,6 @@ def snap_to_image(ground_truth: GroundTruth, path: Path, shape: tuple[int, int])
         )
     inside = np.clip(points, 0, np.nextafter(sides, 0))
     return ground_truth.with_points(inside, source=str(path))
-
-
-def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
-    """Return the bounding box of all annotations in a file as a region of interest.
-
-    Parameters
-    ----------
-    path, image, shape
-        See `read_ground_truth`.
-
-    Raises
-    ------
-    HrviewerError
-        See `read_ground_truth`; or if the only annotation is a single point.
-    """
-    ground_truth = read_ground_truth(path, image, shape)
-    nothing = GroundTruthError(f"{Path(path).name} marks no area of the image: draw a shape")
-    if not len(ground_truth):
-        raise nothing
-    low, high = ground_truth.points.min(axis=0), ground_truth.points.max(axis=0)
-    if ground_truth.boxes is not None:
-        low = np.minimum(low, ground_truth.boxes[:, :2].min(axis=0))
-        high = np.maximum(high, (ground_truth.boxes[:, :2] + ground_truth.boxes[:, 2:]).max(axis=0))
-    (y, x), (y1, x1) = np.floor(low).astype(int).tolist(), np.ceil(high).astype(int).tolist()
-    region = Rect(y, x, y1 - y, x1 - x) & Rect(0, 0, *shape)
-    if region.empty:
-        raise nothing
-    return region
 
 
 def read_features(path: str | Path, image: str, shape: tuple[int, int]) -> list[Feature]:

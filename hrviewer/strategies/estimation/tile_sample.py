@@ -92,9 +92,17 @@ class TileSample:
         costs: Sequence[float],
         budget: float | None = None,
     ) -> None:
-        n, budget = len(tiles), context.budget if budget is None else budget
-        total = math.fsum(costs)
+        budget = context.budget if budget is None else budget
+        counting = context.counting_areas([tile.core for tile in tiles])
+        paid = np.where(counting > 0, costs, 0.0)
+        sizes = np.array([float((tile.core & context.region).area) for tile in tiles])
+        total = math.fsum(paid)
         self.whole = affords(context, total, budget)
+        if not context.main.card.averaged and not self.whole:
+            # Nothing counts in the other tiles: none of them is drawn. Means are over all tiles.
+            kept = np.flatnonzero(counting)
+            tiles, paid, sizes = [tiles[int(i)] for i in kept], paid[kept], counting[kept]
+        n = len(tiles)
         expected = n if total <= budget else int(budget / total * n)
         rows, columns = (
             np.unique(edges, return_inverse=True)[1]
@@ -105,9 +113,9 @@ class TileSample:
         drawn = stratified_order(np.stack([rows, columns], axis=1), expected, rng)
         self._order = np.arange(n) if self.whole else drawn.order
         self._stratum, self._region = drawn.stratum, region
-        self._sizes = np.array([float((tile.core & region).area) for tile in tiles])
+        self._sizes = sizes
         self.tiles = tuple(tiles[i] for i in self._order)
-        spent = np.cumsum(np.asarray(costs)[self._order])
+        spent = np.cumsum(paid[self._order])
         self.planned = n if total <= budget else int(np.searchsorted(spent, budget * (1 + 1e-9)))
 
     @property

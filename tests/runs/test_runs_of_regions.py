@@ -1,0 +1,111 @@
+"""Runs of what was drawn: only tiles that touch a region are processed, what is inside counts."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import shapely
+from numpy.testing import assert_allclose
+from toys import picture, toy_bundle
+
+from hrviewer.errors import HrviewerError
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
+from hrviewer.regions import Region
+from hrviewer.runs import Run, run
+from hrviewer.runs.region_measurement import measure_regions
+
+IMAGE = picture(301, 398)
+TRIANGLE = Region.from_polygons([[[[20.5, 30], [90, 33.3], [40, 120]]]], "triangle")
+RING = Region.from_polygons(
+    [[[[200, 250], [200, 420], [320, 420], [320, 250]], [[220, 300], [220, 360], [280, 330]]]],
+    "ring",
+)
+
+
+def run_toy(regions, out, strategy="patches", **more) -> Run:
+    with open_pyramid(IMAGE, pixel_size=0.5) as pyramid:
+        return run(
+            pyramid, toy_bundle(), strategy, region=regions, out=out, cache="off", progress=False,
+            **more,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Run:
+    return run_toy(None, tmp_path_factory.mktemp("whole") / "x.run.zarr", tile=32)
+
+
+def test_a_run_of_polygons_counts_what_the_whole_run_has_inside(whole, tmp_path):
+    regions = [TRIANGLE, RING]
+    done = run_toy(regions, tmp_path / "x.run.zarr", tile=32)
+    expected = measure_regions(whole, regions)
+    rows = done.header["regions"]
+    assert [row["name"] for row in rows] == ["triangle", "ring"]
+    for row, known in zip(rows, expected, strict=True):
+        assert row["estimate"]["value"] == pytest.approx(known["estimate"]["value"], rel=1e-6)
+        assert row["estimate"]["ci95"] == [row["estimate"]["value"]] * 2
+        assert (row["area"], row["coverage"]) == (pytest.approx(known["area"]), 1)
+    total = sum(row["estimate"]["value"] for row in expected)
+    assert done.estimate["value"] == pytest.approx(total, rel=1e-6)
+    assert done.estimate["exhaustive"]
+    assert done.coverage == 100
+    area = sum(row["area"] for row in rows)
+    assert done.estimate["per_mm2"] == pytest.approx(total / (area * 0.25e-6))
+    assert sum(row["cost"]["flops"] for row in rows) < done.cost["flops"]
+
+
+def test_only_tiles_that_touch_a_region_are_processed(tmp_path):
+    done = run_toy([TRIANGLE, RING], tmp_path / "x.run.zarr", tile=32)
+    union = Region.union([TRIANGLE, RING]).clip(Rect(0, 0, 301, 398))
+    boxes = shapely.box(*(done.patches[["x", "y"]].to_numpy().T),
+                        *((done.patches[["x", "y"]].to_numpy()
+                           + done.patches[["w", "h"]].to_numpy()).T))  # fmt: skip
+    assert (shapely.area(shapely.intersection(boxes, union.shape)) > 0).all()
+    assert done.header["patches"]["skipped"] > len(boxes)
+    inside = np.isfinite(done.output[0])
+    covered = shapely.union_all(boxes)
+    assert inside.sum() * 16 < shapely.area(covered)
+    assert done.cost["flops"] == done.patches["flops"].sum()
+
+
+def test_budgets_are_spent_inside_and_the_interval_holds_the_count(whole, tmp_path):
+    expected = sum(row["estimate"]["value"] for row in measure_regions(whole, [TRIANGLE, RING]))
+    done = run_toy([TRIANGLE, RING], tmp_path / "x.run.zarr", tile=16, budget="60%", seed=3)
+    low, high = done.estimate["ci95"]
+    assert low < expected < high
+    assert done.header["patches"]["skipped"] == 0
+    assert done.coverage < 100
+
+
+def test_other_strategies_count_inside_only(tmp_path):
+    budget = "20patches"
+    done = run_toy([TRIANGLE], tmp_path / "x.run.zarr", "uniform", budget=budget)
+    box = run_toy(TRIANGLE.bounds, tmp_path / "box.run.zarr", "uniform", budget=budget)
+    (row,), (own,) = measure_regions(box, [TRIANGLE]), done.header["regions"]
+    assert done.region == TRIANGLE.bounds
+    assert done.estimate["value"] == pytest.approx(row["estimate"]["value"], rel=1e-6)
+    assert own["estimate"]["value"] == pytest.approx(done.estimate["value"], rel=1e-6)
+    warped = run_toy([TRIANGLE], tmp_path / "warped.run.zarr", "nonuniform")
+    (own,) = warped.header["regions"]
+    assert own["estimate"]["value"] == pytest.approx(warped.estimate["value"], rel=0.05)
+
+
+def test_a_rectangle_drawn_is_the_rectangle(tmp_path):
+    rect = Rect(32, 64, 100, 120)
+    drawn = run_toy([Region.from_rect(rect)], tmp_path / "a.run.zarr", tile=32)
+    given = run_toy(rect, tmp_path / "b.run.zarr", tile=32)
+    assert drawn.estimate == given.estimate
+    assert_allclose(drawn.output, given.output)
+    assert drawn.header["regions"][0]["estimate"]["value"] == pytest.approx(given.estimate["value"])
+
+
+def test_resuming_with_another_region_is_refused(tmp_path):
+    run_toy([TRIANGLE], tmp_path / "x.run.zarr", tile=32)
+    again = run_toy([TRIANGLE], tmp_path / "x.run.zarr", tile=32, resume=True)
+    assert json.loads((again.path / "regions.geojson").read_text())["features"]
+    moved = Region.from_polygons([[[[20.5, 30], [90, 33.3], [40, 120], [40, 60]]]], "triangle")
+    with pytest.raises(HrviewerError, match="started with another regions"):
+        run_toy([moved], tmp_path / "x.run.zarr", tile=32, resume=True)
