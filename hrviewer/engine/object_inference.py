@@ -14,6 +14,7 @@ from hrviewer.engine.canvas import Box, core_coverage
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.geometry import Patch, Rect
+from hrviewer.models import ModelCard
 from hrviewer.models.detection import Detections
 from hrviewer.objects import MAX_CANDIDATES, DetectedObjects, count_classes, merge_objects
 
@@ -84,7 +85,7 @@ def object_result(
     cell: float,
     patch: Patch,
     role: str,
-    k: int,
+    card: ModelCard,
     image: Rect,
 ) -> InferenceResult:
     """Return the result of a patch on which a detector ran; its cost is added by the caller.
@@ -99,11 +100,12 @@ def object_result(
         The patch.
     role : str
         Role of the network.
-    k : int
-        Number of classes.
+    card : ModelCard
+        Gives the classes and the thresholds.
     """
+    k = card.prediction_channels
     objects = locate_objects(detections, mapping, patch.core, image)
-    found = objects.take(merge_objects(objects))
+    found = objects.take(merge_objects(objects, card.merge_settings))
     counts, extent = count_map(found, k, box, cell, patch.core, image)
     value = count_classes(found, k)
     return InferenceResult(patch, role, value, counts, extent, Cost(), objects=objects)

@@ -390,7 +390,7 @@ class InferencePipeline(InferenceContext):
             network.stride * queued.patch.scale,
             queued.patch,
             role,
-            network.card.prediction_channels,
+            network.card,
             self.pyramid.rect,
         )
         if coverage is None:

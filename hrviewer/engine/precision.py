@@ -12,7 +12,7 @@ from hrviewer.engine.device_scheduler import Priority
 from hrviewer.engine.int8_calibration import highest_contrast, prepare_patch
 from hrviewer.engine.loaded_models import LoadedModels
 from hrviewer.models import ModelCard
-from hrviewer.models.detection import SCORE_THRESHOLD, Detections, non_max_suppression
+from hrviewer.models.detection import Detections, non_max_suppression
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import PlanContext, tiles
 
@@ -99,9 +99,13 @@ def measure_deviation(
 def flatten(card: ModelCard, output: Any) -> NDArray[np.float64]:
     """Return the numbers of an output: of a detector, the objects of each class."""
     if isinstance(output, Detections):
-        confident = output.scores >= SCORE_THRESHOLD
+        settings = card.merge_settings
+        confident = output.scores >= settings.score
         kept = non_max_suppression(
-            output.boxes[confident], output.scores[confident], output.classes[confident]
+            output.boxes[confident],
+            output.scores[confident],
+            output.classes[confident],
+            settings.overlap,
         )
         classes = output.classes[confident][kept]
         return np.bincount(classes, minlength=card.prediction_channels).astype(np.float64)

@@ -63,7 +63,7 @@ def infer_warped(
             network.stride,
             patch,
             request.role,
-            network.card.prediction_channels,
+            network.card,
             context.pyramid.rect,
         )
         flops, post_s = network.flops(*request.shape), time.perf_counter() - start

@@ -36,8 +36,8 @@ from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_patches import read_table
 from hrviewer.objects import DetectedObjects, MergeSettings, unite_objects
 
-__all__ = ["OBJECTS_FILE", "has_objects", "object_frame", "read_candidates", "read_objects",
-           "write_candidates"]  # fmt: skip
+__all__ = ["OBJECTS_FILE", "has_objects", "object_frame", "object_thresholds", "read_candidates",
+           "read_objects", "write_candidates"]  # fmt: skip
 
 OBJECTS_FILE = "objects.parquet"
 
@@ -135,6 +135,14 @@ def read_candidates(run: Exportable) -> tuple[DetectedObjects, tuple[str, ...], 
         corners[~last, ::-1],
     )
     return candidates, classes, about
+
+
+def object_thresholds(run: Exportable) -> MergeSettings:
+    """Return the thresholds of a run's objects."""
+    from pyarrow import parquet
+
+    about = json.loads(parquet.read_schema(run.path / OBJECTS_FILE).metadata[b"hrviewer"])
+    return MergeSettings(**{name: about[name] for name in MergeSettings.model_fields})
 
 
 def read_objects(

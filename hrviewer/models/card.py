@@ -28,6 +28,7 @@ from hrviewer.models.accuracy import ModelAccuracy
 from hrviewer.models.card_section import CardSection
 from hrviewer.models.class_sets import CLASS_SETS
 from hrviewer.models.decode_formats import INSTANCE_DECODES, RELATIVE_DECODES, Decode
+from hrviewer.objects import CANDIDATE_SCORE, MergeSettings
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
@@ -152,6 +153,9 @@ class ModelOutput(CardSection):
     variance
         Whether a density network predicts its uncertainty: the densities of the classes are
         followed by as many channels of variances of the counts in each cell, which add up.
+    score, overlap
+        Of a detector: the least score of an object, and the intersection over union above which two
+        predictions of a class are one object. By default those of `hrviewer.objects.MergeSettings`.
     attention
         Whether a head makes one prediction for all places together: the classes of each are
         followed by its attention score (`hrviewer.models.attention_pooling`).
@@ -171,6 +175,8 @@ class ModelOutput(CardSection):
     margin: Annotated[int, Field(ge=0)] = 0
     variance: bool = False
     attention: bool = False
+    score: Annotated[float, Field(ge=CANDIDATE_SCORE, le=1)] | None = None
+    overlap: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @property
     def scalar_stride(self) -> float:
@@ -269,6 +275,9 @@ class ModelCard(CardSection):
             )
         if self.output.activation == "softmax" and self.task in ("multi-label", "regression"):
             raise ValueError(f"output.activation softmax does not fit the task {self.task}")
+        chosen = self.output.score, self.output.overlap
+        if not self.detects and chosen != (None, None):
+            raise ValueError("output.score and output.overlap are for detection and instances only")
         if self.output.variance and self.task != "density":
             raise ValueError("output.variance is for density only")
         pooled = self.task == "classification" and self.output.activation == "softmax"
@@ -344,6 +353,12 @@ class ModelCard(CardSection):
         return self.task in ("detection", "instances")
 
     @property
+    def merge_settings(self) -> MergeSettings:
+        """Which of a detector's predictions are objects by default."""
+        given = {"score": self.output.score, "overlap": self.output.overlap}
+        return MergeSettings(**{name: v for name, v in given.items() if v is not None})
+
+    @property
     def counts(self) -> bool:
         """Whether the estimate is a count: of a density, or of objects."""
         return self.task == "density" or self.detects
@@ -376,7 +391,11 @@ class ModelCard(CardSection):
     @property
     def cache_key(self) -> str:
         """All fields that change the predictions, in one line: part of every cache key."""
-        return self.model_dump_json(include={"task", "input", "output", "architecture"})
+        # Fields of later versions count only where they are given, so that caches stay valid.
+        absent = {n for n in ("score", "overlap") if getattr(self.output, n) is None}
+        return self.model_dump_json(
+            include={"task", "input", "output", "architecture"}, exclude={"output": absent}
+        )
 
     def prepare(
         self,

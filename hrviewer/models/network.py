@@ -387,8 +387,9 @@ class Network(ABC):
     ) -> list[Detections]:
         from hrviewer.models import detection
 
-        score = detection.SCORE_THRESHOLD if score is None else score
-        overlap = detection.IOU_THRESHOLD if overlap is None else overlap
+        settings = self.card.merge_settings
+        score = settings.score if score is None else score
+        overlap = settings.overlap if overlap is None else overlap
         return detection.decode(outputs, self.card, size, score, overlap)
 
 

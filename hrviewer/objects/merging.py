@@ -114,12 +114,14 @@ def unite_objects(
     return chosen, united.take(np.searchsorted(owners, chosen))
 
 
-def tile_duplicates(candidates: DetectedObjects) -> DetectedObjects:
+def tile_duplicates(
+    candidates: DetectedObjects, settings: MergeSettings | None = None
+) -> DetectedObjects:
     """Return the objects of one tile that are objects of a neighbouring tile, too.
 
-    At the default thresholds: what the tiles count together, less these, is the number of objects.
+    What the tiles count together, less these, is the number of objects.
     """
-    _, owner = _merge(candidates, MergeSettings(), None)
+    _, owner = _merge(candidates, settings or MergeSettings(), None)
     return candidates.take((owner >= 0) & (owner != np.arange(len(owner))))
 
 

@@ -47,7 +47,7 @@ from hrviewer.io.atomic_write import replace_file
 from hrviewer.io.object_table import write_candidates
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
-from hrviewer.objects import MergeSettings, merge_objects, tile_duplicates
+from hrviewer.objects import merge_objects, tile_duplicates
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
 from hrviewer.runs.header import FORMAT_VERSION
@@ -165,6 +165,7 @@ class RunFolderWriter:
                 )
                 canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind)
         self._classes = card.output.classes if card.detects else None
+        self._merging = card.merge_settings
         self.record = RunRecord(
             pyramid.rect,
             canvas,
@@ -303,7 +304,7 @@ class RunFolderWriter:
             os.replace(new, self.path / "patches.parquet")
             if self._classes is not None:
                 write_candidates(
-                    self.path, record.candidates, self._classes, MergeSettings(), record.region
+                    self.path, record.candidates, self._classes, self._merging, record.region
                 )
         self._saved = time.monotonic()
 
@@ -328,7 +329,7 @@ class RunFolderWriter:
         """Return a note where the estimate is of more objects than were found."""
         if self._classes is None or estimate is None:
             return []
-        found = len(merge_objects(self.record.candidates, region=self.record.region))
+        found = len(merge_objects(self.record.candidates, self._merging, self.record.region))
         total = float(estimate.sum())
         if abs(total - found) < 0.5:
             return []
@@ -337,7 +338,8 @@ class RunFolderWriter:
 
     def _uncount_duplicates(self) -> None:
         """Take objects that two neighbouring tiles counted off the map once."""
-        canvas, twice = self.record.output, tile_duplicates(self.record.candidates)
+        canvas = self.record.output
+        twice = tile_duplicates(self.record.candidates, self._merging)
         rows, columns = np.floor(twice.centers / canvas.cell).astype(np.intp).T
         for at in zip(twice.class_ids.tolist(), rows.tolist(), columns.tolist(), strict=True):
             canvas.values[at] -= 1

@@ -184,7 +184,9 @@ class _Coder:
         response = yield FeatureRequest(
             self.head_role, tuple(encoded), covered, target="output", attribution=self.attribution
         )
-        self.totals += PatchTotal.from_results(response.results)
+        self.totals += PatchTotal.from_results(
+            response.results, self.context.models[self.head_role]
+        )
         if self.has_attention or self.attribution:
             for result in response.results:
                 yield _attribution_map(result, self.has_attention)

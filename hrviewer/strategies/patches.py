@@ -155,7 +155,7 @@ class Patches(Strategy):
             for index, result in enumerate(response.results, len(totals)):
                 if index in references:
                     references[index] = result.map
-            totals += PatchTotal.from_results(response.results)
+            totals += PatchTotal.from_results(response.results, context.main)
             yield activation_map(totals, clipped)
             if response.stop:
                 error = context_error(patches[0].halo, context.main.halo)

@@ -334,7 +334,7 @@ def _scan(
     for batch in batches(sample.tiles[:count]):
         response = yield PatchRequest(name, batch, target="output")
         failed += _accumulate(context, grid, response.results, prediction, spread)
-        scanned += PatchTotal.from_results(response.results)
+        scanned += PatchTotal.from_results(response.results, scanner)
         yield activation_map(scanned, tiling.patches)
         if response.stop:
             break

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models.attention_pooling import combine_parts
-from hrviewer.objects import DetectedObjects, count_classes, merge_objects
+from hrviewer.objects import DetectedObjects, MergeSettings, count_classes, merge_objects
 from hrviewer.strategies.protocol import ModelInfo, PatchResult, Publish
 
 __all__ = [
@@ -266,9 +266,12 @@ class PatchTotal:
     objects: DetectedObjects | None = None
 
     @classmethod
-    def from_results(cls, results: Iterable[PatchResult]) -> list[PatchTotal]:
-        """Return the totals of results; of a detector with the objects of the cores."""
-        return [cls(result.patch, result.value, found_objects(result)) for result in results]
+    def from_results(cls, results: Iterable[PatchResult], model: ModelInfo) -> list[PatchTotal]:
+        """Return the totals of a model's results; of a detector with the objects of the cores."""
+        settings = model.card.merge_settings
+        return [
+            cls(result.patch, result.value, found_objects(result, settings)) for result in results
+        ]
 
 
 def aggregate(
@@ -296,11 +299,12 @@ def aggregate(
     if model.card.averaged:
         areas = np.array([result.patch.core.area for result in results], float)
         return np.average(values[valid], axis=0, weights=areas[valid])
-    found = [found_objects(results[int(i)]) for i in np.flatnonzero(valid)]
+    settings = model.card.merge_settings
+    found = [found_objects(results[int(i)], settings) for i in np.flatnonzero(valid)]
     objects = [part for part in found if part is not None]
     if objects:
         together = DetectedObjects.concatenate(objects)
-        return count_classes(together.take(merge_objects(together)), values.shape[1])
+        return count_classes(together.take(merge_objects(together, settings)), values.shape[1])
     # fsum: identical bits for any order of the patches.
     return np.array([math.fsum(column) for column in values[valid].T])
 
@@ -315,12 +319,14 @@ def overlap_note(model: ModelInfo, patches: Sequence[Patch]) -> str:
     return f"neighbouring tiles share {pixels} px: objects on their borders are whole in one"
 
 
-def found_objects(result: PatchResult | PatchTotal) -> DetectedObjects | None:
+def found_objects(
+    result: PatchResult | PatchTotal, settings: MergeSettings
+) -> DetectedObjects | None:
     """Return the objects with their center in a patch's core; None if the model is no detector."""
     objects = result.objects
     if objects is None or isinstance(result, PatchTotal):
         return objects
-    return objects.take(merge_objects(objects))
+    return objects.take(merge_objects(objects, settings))
 
 
 def activation_map(

@@ -102,7 +102,7 @@ class Uniform(Strategy):
         totals: list[PatchTotal] = []
         for batch in batches(sample.tiles):
             response = yield PatchRequest("main", batch, target="output")
-            for total in PatchTotal.from_results(response.results):
+            for total in PatchTotal.from_results(response.results, context.main):
                 totals.append(replace(total, value=total.value / gain))
             yield activation_map(totals, clipped)
             if response.stop:

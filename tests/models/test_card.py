@@ -14,6 +14,7 @@ from PIL import Image
 from hrviewer.errors import HrviewerError
 from hrviewer.models import ModelCard
 from hrviewer.models.accuracy import ScaleCurve
+from hrviewer.objects import MergeSettings
 
 
 def gray(**more: Any) -> ModelCard:
@@ -131,6 +132,23 @@ def test_the_cache_key_has_all_fields_that_change_predictions() -> None:
     one = make_card()
     assert make_card(title="another", metrics={"mae": 3}, licence="MIT").cache_key == one.cache_key
     assert make_card(input={"scale": 0.5}).cache_key != one.cache_key
+
+
+def test_thresholds_are_of_detectors_and_change_their_predictions() -> None:
+    fields = card_fields()
+    plain = ModelCard.from_dict(fields, "card")
+    assert "score" not in plain.cache_key
+    assert plain.merge_settings == MergeSettings()
+    detector = fields | {
+        "task": "detection",
+        "output": {"stride": 32, "classes": ["a"], "decode": "end2end", "overlap": 0.7},
+    }
+    card = ModelCard.from_dict(detector, "card")
+    assert card.merge_settings == MergeSettings(overlap=0.7)
+    assert '"overlap":0.7' in card.cache_key
+    fields["output"]["score"] = 0.5
+    with pytest.raises(HrviewerError, match=r"output.score and output.overlap are for detection"):
+        ModelCard.from_dict(fields, "card")
 
 
 def test_sizes() -> None:

@@ -12,15 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from PIL import Image
 from pycocotools import coco as pycoco
 from toy_detectors import CLASSES, Finder, rectangles
 from toys import ToyBundle, toy_bundle
 
 import hrviewer
+from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.engine import InferenceResult, RunControl, deserialize, serialize
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
+from hrviewer.io.figures.object_picture import make_object_picture
+from hrviewer.io.geojson import class_color
 from hrviewer.runs import Run, compare, format_evaluation, object_layer, run
 
 IMAGE, RECTANGLES = rectangles(200, 260, 90)
@@ -76,6 +80,45 @@ def test_without_overlap_objects_are_cut(tmp_path: Path) -> None:
     found = run(IMAGE, finder(fixed=True), "patches", halo=0, out=tmp_path / "x.run.zarr")
     assert rows(found.objects()) != expected(SCORES >= 0.3)
     assert any("do not overlap" in note for note in found.header["notes"])
+
+
+def test_the_card_gives_the_default_thresholds(tmp_path: Path) -> None:
+    network = Finder(fixed=True)
+    output = network.card.output.model_copy(update={"score": 0.7})
+    network.card = network.card.model_copy(update={"output": output})
+    found = run(IMAGE, ToyBundle(main=network), out=tmp_path / "x.run.zarr", cache="off")
+    seen = SCORES >= 0.7
+    assert rows(found.objects()) == expected(seen)
+    assert found.estimate is not None
+    assert found.estimate["value"] == seen.sum() == np.nansum(found.output)
+    assert rows(found.objects(score=0.3)) == expected(SCORES >= 0.3)
+    maps = ResultMaps.from_run(found)
+    assert maps.objects is not None
+    assert maps.objects.score == 0.7
+
+
+def test_pictures_show_the_objects(result: Run, tmp_path: Path) -> None:
+    """A picture of the region's size has every box's border in its class's color."""
+    photo = np.zeros((*IMAGE.shape[:2], 3), np.uint8)
+    picture = make_object_picture(result, photo, Rect(0, 0, *IMAGE.shape[:2]))
+    objects = result.objects()
+    for one in objects.itertuples():
+        color = class_color(one.label)
+        if max(one.h, one.w) >= 6:
+            assert picture.pixels[int(one.y), int(one.x + one.w / 2)].tolist() == [*color]
+            assert not picture.pixels[int(one.center_y), int(one.center_x)].any()
+    counts = objects["label"].value_counts()
+    assert {name: count for name, count, _ in picture.classes} == counts.to_dict()
+    few = make_object_picture(result, photo, Rect(0, 0, *IMAGE.shape[:2]), score=0.9)
+    assert few.pixels.any(axis=2).sum() < picture.pixels.any(axis=2).sum()
+    path = hrviewer.export(result, tmp_path / "a.png", dpi=100, inches=4)
+    with Image.open(path) as figure:
+        drawn = {tuple(color) for color in np.asarray(figure.convert("RGB")).reshape(-1, 3)}
+    assert {class_color(name) for name in CLASSES} <= drawn
+    with pytest.raises(HrviewerError, match="score has no effect on a figure of cost"):
+        hrviewer.export(result, tmp_path / "b.png", map="cost", score=0.5)
+    page = hrviewer.export(result, tmp_path / "a.html").read_text("utf-8")
+    assert page.index("<figcaption>Objects<") < page.index("<figcaption>Model output<")
 
 
 def test_thresholds_change_without_inference(result: Run) -> None:
@@ -169,7 +212,7 @@ def test_results_are_stored_with_their_candidates() -> None:
     (found,) = network.detect(IMAGE[None, 64:128, 32:96].transpose(0, 3, 1, 2) / np.float32(255))
     result = object_result(
         found, shift_and_scale(rect, 1.0), (64.0, 32.0, 64.0, 64.0), 4.0, Patch(rect, 1.0), "main",
-        2, Rect(0, 0, 200, 260),
+        network.card, Rect(0, 0, 200, 260),
     )  # fmt: skip
     (again,) = deserialize(serialize([result]))
     assert again.objects is not None

@@ -81,6 +81,8 @@ class ObjectMap:
 
     Attributes
     ----------
+    settings : MergeSettings
+        The model's thresholds.
     score : float
         Least score of displayed objects.
     colors : ndarray of uint8, shape (k, 3)
@@ -95,12 +97,16 @@ class ObjectMap:
         self.image, self.classes = image, tuple(classes)
         colors = [class_color(name) for name in self.classes]
         self.colors = np.array(colors, np.uint8).reshape(-1, 3)
-        self.score = MergeSettings().score
+        self.apply_thresholds(MergeSettings())
         self.hidden_classes: frozenset[int] = frozenset()
         self.drawing: ObjectDrawing | None = None
         self._parts: list[DetectedObjects] = []
         self._revision = 0
         self._lock = threading.Lock()
+
+    def apply_thresholds(self, settings: MergeSettings) -> None:
+        """Apply the thresholds of another model, which are those displayed at first."""
+        self.settings, self.score = settings, settings.score
 
     @property
     def key(self) -> DrawingKey:
@@ -128,9 +134,8 @@ class ObjectMap:
         """Add the objects of a patch's core."""
         if result.objects is None:
             return
-        found = result.objects.take(
-            merge_objects(result.objects, MergeSettings(score=CANDIDATE_SCORE))
-        )
+        settings = self.settings.model_copy(update={"score": CANDIDATE_SCORE})
+        found = result.objects.take(merge_objects(result.objects, settings))
         found = found.take(found.are_inside(result.patch.core))
         if len(found):
             with self._lock:

@@ -44,7 +44,7 @@ from hrviewer.engine.canvas import MapKind
 from hrviewer.engine.cost import QUANTITIES
 from hrviewer.formatting import pluralize
 from hrviewer.geometry import Rect
-from hrviewer.io.object_table import has_objects, read_objects
+from hrviewer.io.object_table import has_objects, object_thresholds, read_objects
 from hrviewer.models import ModelCard, Network
 from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid
@@ -284,6 +284,7 @@ class ResultMaps:
     def load_objects(self, run: Run) -> None:
         """Display the objects of a run, merged over the borders of tiles; it reads."""
         if self.objects is not None and has_objects(run):
+            self.objects.apply_thresholds(object_thresholds(run))
             self.objects.replace(read_objects(run, score=CANDIDATE_SCORE)[1])
 
     def set_class(self, class_index: int | None) -> None:
@@ -421,9 +422,12 @@ def empty_result_maps(
         shown = quantity_of(
             {"kind": "mean", "units": {names[-1]: unit}, "range": card.output.range}
         )
-    return ResultMaps(
+    maps = ResultMaps(
         pyramid.rect, cell, kind, names, pyramid.pixel_size, region, detects=detects, **shown
     )
+    if maps.objects is not None:
+        maps.objects.apply_thresholds(card.merge_settings)
+    return maps
 
 
 def quantity_of(estimate: Mapping[str, Any] | None) -> dict[str, Any]:

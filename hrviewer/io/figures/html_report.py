@@ -18,6 +18,8 @@ from hrviewer.errors import HrviewerError, RunError
 from hrviewer.geometry import Rect
 from hrviewer.io.anonymous import open_image
 from hrviewer.io.exportable import Exportable
+from hrviewer.io.figures.object_picture import make_object_picture
+from hrviewer.io.object_table import has_objects
 from hrviewer.io.run_patches import read_patches
 from hrviewer.io.stored_map import open_stored_map
 from hrviewer.pyramid import Pyramid
@@ -261,7 +263,7 @@ def with_overlays(
     photo: NDArray[np.uint8],
     run: Exportable,
 ) -> list[CaptionedImage]:
-    """Draw the maps of a run over its image.
+    """Draw the objects of a run, if there are any, and its maps over its image.
 
     Parameters
     ----------
@@ -275,6 +277,9 @@ def with_overlays(
         Run whose patches are outlined over its cost.
     """
     figures: list[CaptionedImage] = []
+    if has_objects(run):
+        found = make_object_picture(run, photo, Rect(*run.header["region"]))
+        figures.append((found.legend, as_jpeg(Image.fromarray(found.pixels))))
     for name, overlay in run_overlays.items():
         top = display_maxima.get(name) or overlay.display_max or 1.0
         boxes = patch_boxes(run, photo.shape[:2]) if name == "cost" else []
@@ -379,6 +384,11 @@ def blend_overlay(
     pen = ImageDraw.Draw(picture)
     for box in boxes:
         pen.rectangle(box, outline=(0, 178, 255))
+    return as_jpeg(picture)
+
+
+def as_jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as JPEG."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=88, optimize=True)
     return out.getvalue()

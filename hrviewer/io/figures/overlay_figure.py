@@ -17,10 +17,15 @@ from hrviewer.geometry import Rect
 from hrviewer.io.anonymous import open_image
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
+from hrviewer.io.figures.object_picture import ObjectPicture, make_object_picture
 from hrviewer.io.run_maps import MapName, open_map
 from hrviewer.units import format_si
 
-__all__ = ["FigureData", "bar_length", "draw_figure", "load_figure_data", "make_caption"]
+__all__ = ["FigureData", "ObjectFigure", "bar_length", "draw_figure", "load_figure_data",
+           "load_object_figure", "make_caption"]  # fmt: skip
+
+MAX_LISTED = 12
+"""Most classes in a legend of objects."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +49,25 @@ class FigureData:
     grayscale: NDArray[np.uint8] | None
     values: NDArray[np.float64]
     label: str
+    pixel_size: tuple[float, float]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectFigure:
+    """Content of a figure of objects.
+
+    Parameters
+    ----------
+    picture : ObjectPicture
+        The image with its objects, and their classes.
+    pixel_size : tuple of float
+        µm, or level-0 pixels, per pixel of the figure, ``(y, x)``.
+    unit : str
+        ``µm`` or ``px``.
+    """
+
+    picture: ObjectPicture
     pixel_size: tuple[float, float]
     unit: str
 
@@ -95,19 +119,55 @@ def image_rect(run: Exportable) -> Rect:
     return Rect(0, 0, *run.header["image"]["shape"])
 
 
+def load_photo(
+    run: Exportable, region: Rect, scale: float, shape: tuple[int, int]
+) -> NDArray[np.uint8] | None:
+    """Load the image in color at the size of a figure; None if it is missing or has changed."""
+    try:
+        with open_image(run) as pyramid:
+            pixels = pyramid.read(region, scale)
+    except HrviewerError:
+        return None
+    rgb = to_uint8(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]])
+    rows, columns = (
+        np.minimum(np.arange(n) * m // n if n > m else np.arange(n), m - 1)
+        for n, m in zip(shape, rgb.shape, strict=False)
+    )
+    return rgb[np.ix_(rows, columns)]
+
+
 def load_background(
     run: Exportable, region: Rect, scale: float, shape: tuple[int, int]
 ) -> NDArray[np.uint8] | None:
     """Load the image in gray at the size of a figure; None if it is missing or has changed."""
-    try:
-        with open_image(run) as pyramid:
-            rgb = to_uint8(pyramid.read(region, scale)[..., :3])
-    except HrviewerError:
-        return None
-    gray = np.asarray(rgb.mean(axis=2), np.uint8)
-    rows = np.minimum(np.arange(shape[0]), gray.shape[0] - 1)
-    columns = np.minimum(np.arange(shape[1]), gray.shape[1] - 1)
-    return gray[np.ix_(rows, columns)]
+    rgb = load_photo(run, region, scale, shape)
+    return None if rgb is None else np.asarray(rgb.mean(axis=2), np.uint8)
+
+
+def load_object_figure(run: Exportable, score: float | None, side: int) -> ObjectFigure:
+    """Load a run's objects over its image, if available; else over white.
+
+    Parameters
+    ----------
+    run : Exportable
+        A run with objects.
+    score : float, optional
+        Least score; that of the run by default.
+    side : int
+        Longer side of the figure in pixels.
+    """
+    region = Rect(*run.header["region"]) if "region" in run.header else image_rect(run)
+    scale = max(region.h, region.w) / side  # a small image is enlarged, for thin lines
+    shape = max(1, round(region.h / scale)), max(1, round(region.w / scale))
+    photo = load_photo(run, region, max(1.0, scale), shape)
+    if photo is None:
+        photo = np.full((*shape, 3), 255, np.uint8)
+    size = run.header["image"]["pixel_size"] or (1, 1)
+    return ObjectFigure(
+        make_object_picture(run, photo, region, score),
+        (region.h / shape[0] * size[0], region.w / shape[1] * size[1]),
+        "µm" if run.header["image"]["pixel_size"] else "px",
+    )
 
 
 def bar_length(width: float) -> float:
@@ -137,13 +197,15 @@ def make_caption(run: Exportable, text: str = "") -> str:
     return " · ".join(parts)
 
 
-def draw_figure(data: FigureData, caption: str, target: Path, *, dpi: int, inches: float) -> None:
-    """Draw a map as PNG.
+def draw_figure(
+    data: FigureData | ObjectFigure, caption: str, target: Path, *, dpi: int, inches: float
+) -> None:
+    """Draw a map or objects as PNG.
 
     Parameters
     ----------
-    data : FigureData
-        Map and image.
+    data : FigureData or ObjectFigure
+        Map or objects, and image.
     caption : str
         Text below the map.
     target : Path
@@ -155,39 +217,64 @@ def draw_figure(data: FigureData, caption: str, target: Path, *, dpi: int, inche
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    rows, columns = data.values.shape
+    is_map = isinstance(data, FigureData)
+    rows, columns = data.values.shape if is_map else data.picture.pixels.shape[:2]
     height, width = rows * data.pixel_size[0], columns * data.pixel_size[1]
     tall = min(2.0, max(0.25, height / width)) * inches * 0.82
     with rc_context({"font.size": 8, "text.parse_math": False}):
         figure = Figure(figsize=(inches, tall + 0.7), dpi=dpi, layout="constrained")
         axes = figure.add_subplot()
         extent = (0.0, width, height, 0.0)
-        if data.grayscale is not None:
-            axes.imshow(data.grayscale, cmap="gray", vmin=0, vmax=255, extent=extent)
-        valid = data.values[~np.isnan(data.values)]
-        # Of positive values: most of a map may be empty.
-        positive = valid[valid > 0]
-        top = float(np.percentile(positive, 99.5)) if positive.size else 1.0
-        low = min(0.0, float(valid.min())) if valid.size else 0.0
-        alpha = None
-        if data.grayscale is not None:
-            share = np.clip((np.nan_to_num(data.values) - low) / ((top - low) or 1.0), 0, 1)
-            alpha = np.where(np.isnan(data.values), 0, 0.25 + 0.6 * share)
-        axes.imshow(data.values, cmap="viridis", vmin=low, vmax=top or 1.0, extent=extent,
-                            alpha=alpha, interpolation="nearest")  # fmt: skip
-        # A separate mappable: the map is transparent at small values, its legend is not.
-        legend = ScalarMappable(Normalize(low, top or 1.0), "viridis")
-        bar = figure.colorbar(legend, ax=axes, shrink=0.8, pad=0.02)
-        bar.set_label(data.label)
+        if is_map:
+            draw_map(figure, axes, data, extent)
+        else:
+            draw_picture(axes, data.picture, extent)
         axes.set(xticks=[], yticks=[])
         draw_scale_bar(axes, (height, width), data.unit)
         figure.supxlabel(caption, fontsize=8, wrap=True, x=0.02, ha="left")
         FigureCanvasAgg(figure)
         figure.savefig(target, format="png")
+
+
+def draw_map(figure: Any, axes: Any, data: FigureData, extent: tuple[float, ...]) -> None:
+    """Draw a map over its image, with a legend."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    if data.grayscale is not None:
+        axes.imshow(data.grayscale, cmap="gray", vmin=0, vmax=255, extent=extent)
+    valid = data.values[~np.isnan(data.values)]
+    # Of positive values: most of a map may be empty.
+    positive = valid[valid > 0]
+    top = float(np.percentile(positive, 99.5)) if positive.size else 1.0
+    low = min(0.0, float(valid.min())) if valid.size else 0.0
+    alpha = None
+    if data.grayscale is not None:
+        share = np.clip((np.nan_to_num(data.values) - low) / ((top - low) or 1.0), 0, 1)
+        alpha = np.where(np.isnan(data.values), 0, 0.25 + 0.6 * share)
+    axes.imshow(data.values, cmap="viridis", vmin=low, vmax=top or 1.0, extent=extent,
+                alpha=alpha, interpolation="nearest")  # fmt: skip
+    # A separate mappable: the map is transparent at small values, its legend is not.
+    legend = ScalarMappable(Normalize(low, top or 1.0), "viridis")
+    bar = figure.colorbar(legend, ax=axes, shrink=0.8, pad=0.02)
+    bar.set_label(data.label)
+
+
+def draw_picture(axes: Any, picture: ObjectPicture, extent: tuple[float, ...]) -> None:
+    """Draw objects over their image, with the names and numbers of their classes."""
+    from matplotlib.patches import Patch
+
+    axes.imshow(picture.pixels, extent=extent)
+    handles = [
+        Patch(edgecolor=np.array(color) / 255, facecolor="none", label=f"{name} ({count:,})")
+        for name, count, color in picture.classes[:MAX_LISTED]
+    ]
+    if more := len(picture.classes) - MAX_LISTED:
+        handles += [Patch(alpha=0, label=f"and {more} classes more")] if more > 0 else []
+    if handles:
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 
 
 def draw_scale_bar(axes: Any, size: Sequence[float], unit: str) -> None:

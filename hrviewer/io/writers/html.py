@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
@@ -14,15 +14,21 @@ from hrviewer.errors import RunError
 from hrviewer.formatting import format_estimate, format_evaluation
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.figures.html_report import CaptionedImage, render_page
-from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data
+from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data, load_object_figure
 from hrviewer.io.figures.plots import matplotlib_missing_reason
-from hrviewer.io.run_maps import open_maps
+from hrviewer.io.object_table import has_objects
+from hrviewer.io.run_maps import MapName, open_maps
 from hrviewer.io.writers.base import RunWriter
 from hrviewer.units import format_si
 
 __all__ = ["HtmlSettings", "HtmlWriter"]
 
-MAP_TITLES = {"output": "Model output", "saliency": "Saliency", "cost": "Compute cost"}
+MAP_TITLES = {
+    "objects": "Objects",
+    "output": "Model output",
+    "saliency": "Saliency",
+    "cost": "Compute cost",
+}
 STAGES = ("read", "prepare", "infer", "post")
 
 
@@ -50,10 +56,15 @@ class HtmlWriter(RunWriter):
         import pandas as pd
 
         header = run.header
-        names = [run_map.name for run_map in open_maps(run) if run_map.name in MAP_TITLES]
+        names: list[str] = ["objects"] if has_objects(run) else []
+        names += [run_map.name for run_map in open_maps(run) if run_map.name in MAP_TITLES]
         pictures: list[CaptionedImage] = []
         for i, name in enumerate(names):
-            data = load_figure_data(run, name, -1, 800)
+            data = (
+                load_object_figure(run, None, 800)
+                if name == "objects"
+                else load_figure_data(run, cast(MapName, name), -1, 800)
+            )
             with tempfile.NamedTemporaryFile(suffix=".png", dir=target.parent) as file:
                 draw_figure(data, "", Path(file.name), dpi=settings.dpi, inches=6)
                 pictures.append((MAP_TITLES[name], Path(file.name).read_bytes()))

@@ -206,14 +206,15 @@ class NonUniform(Strategy):
             stop = response.stop
             if stop:
                 break
-            estimate = aggregate(context.main, corrected(results, factors))
+            estimate = aggregate(context.main, corrected(context.main, results, factors))
             if estimate is not None:
                 yield Publish("estimate", estimate, context.region)
         notes = [f"{len(patches)} patches and {len(warps)} warps"]
         if stop:
             notes = ["the budget ended before the whole region was processed"]
         raw, values = (
-            aggregate(context.main, each) for each in (results, corrected(results, factors))
+            aggregate(context.main, each)
+            for each in (results, corrected(context.main, results, factors))
         )
         if raw is not None and values is not None and raw.sum() and {*factors.values()} != {1.0}:
             ratio = float(values.sum() / raw.sum())
@@ -361,11 +362,13 @@ def warp_factor(context: PlanContext, density: NDArray[np.float64]) -> float:
     return float((density * inverse).sum() / density.sum())
 
 
-def corrected(results: Sequence[PatchResult], factors: Mapping[Rect, float]) -> list[PatchTotal]:
-    """Return the totals of results, times the factor of each core."""
+def corrected(
+    model: ModelInfo, results: Sequence[PatchResult], factors: Mapping[Rect, float]
+) -> list[PatchTotal]:
+    """Return the totals of a model's results, times the factor of each core."""
     return [
         replace(total, value=total.value * factors[total.patch.core])
-        for total in PatchTotal.from_results(results)
+        for total in PatchTotal.from_results(results, model)
     ]
 
 

@@ -37,6 +37,7 @@ class ObjectForm(QWidget):
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(round(100 * CANDIDATE_SCORE), 100)
         self.slider.setValue(round(100 * MergeSettings().score))
+        self._chosen = False  # then the model's own
         self.slider.setToolTip("Least score of displayed objects")
         self.class_button = QToolButton()
         self.class_button.setText("Classes")
@@ -65,10 +66,15 @@ class ObjectForm(QWidget):
         objects = self.service.objects
         self.setVisible(objects is not None)
         if objects is not None:
-            self._set_score()
+            if not self._chosen:
+                self.slider.blockSignals(True)
+                self.slider.setValue(round(100 * objects.score))
+                self.slider.blockSignals(False)
+            self.service.set_score(self.slider.value() / 100)
         self._show_count()
 
     def _set_score(self) -> None:
+        self._chosen = True
         self.service.set_score(self.slider.value() / 100)
 
     def _apply_visibility(self) -> None:
