@@ -134,19 +134,26 @@ def check_models(
 
 def halo_note(network: Network) -> str:
     """Return how a card's halo differs from the measured receptive field; empty if it does not."""
-    from hrviewer.models.probe import measure_halo
+    from hrviewer.models.probe import HaloError, measure_halo
 
     card = network.card
     given = card.output.halo
     dense = network.stride < card.input.tile and card.task not in ("detection", "embedding")
-    if given is None or card.input.fixed or network.accepts_tokens or not dense:
+    if given is None:
+        return network.halo_note
+    if network.accepts_tokens or not dense or card.detects:
         return ""
     try:
         needed = measure_halo(network)
-    except HrviewerError as error:
-        return f"tiles are not exact at any halo: {error}" if "receptive" in str(error) else ""
+    except HaloError as error:
+        return f"tiles are not exact at any halo: {error}"
     if needed <= network.halo:
         return ""
+    if card.input.fixed and 2 * needed >= card.input.tile:
+        return (
+            f"outputs depend on pixels up to {needed} away, most of a tile of {card.input.tile}: "
+            f"tiles differ a little at their edges (halo {network.halo})"
+        )
     return (
         f"the card's halo is {given}, but outputs depend on pixels up to {needed} away: tiles "
         f"differ at their edges; set output.halo to {needed} for exact ones"

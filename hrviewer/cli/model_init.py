@@ -208,25 +208,16 @@ def draft_file(path: Path, answers: CardAnswers, trust: bool) -> CardDraft:
 
 
 def load_with_halo(draft: CardDraft, trust: bool) -> tuple[ModelCard, Network]:
-    """Load the network, and give it a halo where none can be measured.
-
-    A network that sees the whole of its input has no exact halo; an eighth of a tile is a start.
-    """
+    """Load the network; its card gets the halo that was measured, which takes a while."""
     from hrviewer.models import ModelCard
     from hrviewer.models.loaders import load
-    from hrviewer.models.probe import HaloError
 
     card = ModelCard.from_dict(draft.fields, draft.weights)
-    try:
-        network = load(draft.weights, card, "auto", trust=trust)
-    except HaloError as error:
-        halo = max(card.step, card.input.tile // 8 // card.step * card.step)
-        print_message(f"{error}; a halo of {halo} is taken, with which tiles differ at their edges")
-        output = card.output.model_copy(update={"halo": halo})
-        card = card.model_copy(update={"output": output})
-        return card, load(draft.weights, card, "auto", trust=trust)
-    if card.output.halo is None and not card.input.fixed:
-        # Measuring it takes a while: it is kept.
+    network = load(draft.weights, card, "auto", trust=trust)
+    if network.halo_note:
+        print_message(network.halo_note)
+    dense = network.stride < card.input.tile and not card.detects
+    if card.output.halo is None and dense:
         output = card.output.model_copy(update={"halo": network.halo})
         card = card.model_copy(update={"output": output})
     return card, network

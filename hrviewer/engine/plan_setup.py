@@ -101,10 +101,11 @@ def build_context(
         )
     for role in strategy.roles:
         models[role]
-    main = model_info(models["main"])
+    loaded = models["main"]
+    main = model_info(loaded)
     channels = channel_note(main.card, pyramid)
     scale, note = native_scale(main.card, pyramid)
-    notes = [*pyramid.notes, *models.notes, *filter(None, (channels, note))]
+    notes = [*pyramid.notes, *models.notes, *filter(None, (channels, note, loaded.halo_note))]
     if pyramid.value_range.note and value_range(main.card, pyramid) == pyramid.value_range.ends:
         notes.append(pyramid.value_range.note)
 

@@ -7,10 +7,39 @@ import numpy as np
 from hrviewer.errors import ModelError
 from hrviewer.models.network import Floats, Network, concatenate_outputs
 
-__all__ = ["check_activation"]
+__all__ = ["check_activation", "reject_hard_classes"]
 
+PROBABILITY_TASKS = "segmentation", "classification", "multi-label"
 _TOLERANCE = 5e-3
 """Largest distance of a sum of probabilities in half precision from 1."""
+_CLASS_NUMBERS = {"ArgMax", "TopK"}
+_THRESHOLDS = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Round", "Sign", "Not"}
+
+
+def reject_hard_classes(network: Network, output: Floats) -> None:
+    """Raise `ModelError` if a network gives class numbers or masks instead of probabilities.
+
+    Parameters
+    ----------
+    network
+        Its last operations are known in ONNX; of others the numbers are judged.
+    output
+        The prediction for a tile.
+    """
+    card, final = network.card, network.final_operations
+    if card.task not in PROBABILITY_TASKS or card.output.decode:
+        return
+    whole = not final and output.max() >= 2 and bool((output == np.rint(output)).all())
+    if final & _CLASS_NUMBERS or (whole and np.ptp(output)):
+        raise ModelError(
+            f"{card.name}: the network gives the number of the best class (ArgMax), without "
+            "probabilities: export it without that last step, with one channel per class"
+        )
+    if final & _THRESHOLDS:
+        raise ModelError(
+            f"{card.name}: the network gives a mask of 0 and 1 ({', '.join(sorted(final))}), "
+            "without probabilities: export it without that last step"
+        )
 
 
 def check_activation(network: Network, tile: Floats, output: Floats) -> None:
@@ -26,8 +55,7 @@ def check_activation(network: Network, tile: Floats, output: Floats) -> None:
         The prediction for it, after the activation.
     """
     card = network.card
-    tasks = "segmentation", "classification", "multi-label"
-    if card.task not in tasks or card.output.decode or card.output.attention:
+    if card.task not in PROBABILITY_TASKS or card.output.decode or card.output.attention:
         return
     activation, final = card.output.activation, network.final_operations
     if activation == "none":

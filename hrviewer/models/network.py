@@ -51,6 +51,8 @@ class Network(ABC):
     halo : int
         Input pixels of context, a multiple of `stride` and of ``multiple_of``; of a detector at
         least the overlap that its objects need (`ModelCard.object_overlap`).
+    halo_note : str
+        Why the halo is not exact, where it was chosen without a measurement; else empty.
     period : int
         Alignment of inputs, in pixels: if an input begins at a multiple of this, its output is the
         shifted output of the whole image. Measured, since a network may downsample internally by
@@ -87,6 +89,7 @@ class Network(ABC):
         self.stride = card.stride
         step = card.halo_step
         self.halo = max(-(-(card.output.halo or 0) // step) * step, card.object_overlap)
+        self.halo_note = ""
         self.period = card.step
         self.accepts_any_size = False
         self.max_batch: int | None = None

@@ -12,11 +12,12 @@ import math
 import numpy as np
 
 from hrviewer.errors import HrviewerError, ModelError, short_message
-from hrviewer.models.activation_check import check_activation
+from hrviewer.models.activation_check import check_activation, reject_hard_classes
 from hrviewer.models.network import Floats, Network
 
 __all__ = [
     "HaloError",
+    "choose_halo",
     "measure_exact_halo",
     "measure_halo",
     "measure_period",
@@ -36,7 +37,7 @@ _CANDIDATE_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
 
 
 class HaloError(ModelError):
-    """A network whose halo cannot be measured, so that the card must give it."""
+    """A network whose receptive field cannot be measured, or is all of its input."""
 
 
 def validate_network(network: Network, tile: Floats | None = None) -> None:
@@ -79,10 +80,35 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
         if other != side:
             _check_output(network, _run_checked(network, one[:, :, :other, :other]), other)
         network.accepts_any_size = _runs_at_any_size(network, one)
-        if network.stride < side and not network.card.detects:
+    if network.stride < side and not network.card.detects:
+        if not inputs.fixed:
             network.period = measure_period(network) or network.card.step
-            if out.halo is None:
-                network.halo = measure_halo(network)
+        if out.halo is None:
+            network.halo, network.halo_note = choose_halo(network)
+
+
+def choose_halo(network: Network) -> tuple[int, str]:
+    """Return the halo of a network whose card has none, and a note where it is not exact.
+
+    It is the radius of the receptive field, with which tiles are stitched exactly. Where that
+    cannot be measured, or is more than a quarter of a tile of fixed size, it is an eighth of the
+    tile.
+    """
+    card = network.card
+    side, fixed = card.input.tile, card.input.fixed
+    step = card.halo_step if fixed else network.period
+    try:
+        radius = measure_halo(network, seeds=1 if fixed else 3)
+        if not fixed or radius <= side // 4:
+            return radius, ""
+        reason = f"{card.name} has a receptive field of {radius} pixels in inputs of {side}"
+    except HaloError as error:
+        reason = str(error)
+    halo = max(step, side // 8 // step * step)
+    return halo, (
+        f"{reason}: a halo of {halo} pixels is taken, with which predictions differ a little at "
+        "the edges of tiles; the card's output.halo sets another"
+    )
 
 
 def measure_exact_halo(network: Network) -> int:
@@ -106,7 +132,12 @@ def measure_exact_halo(network: Network) -> int:
         raise _no_exact_tiling(network, f"it takes tiles of {card.input.tile} pixels only")
     if measure_period(network) is None:
         raise _no_exact_tiling(network, "its predictions depend on where a tile begins")
-    return max(network.halo, measure_halo(network))
+    try:
+        return max(network.halo, measure_halo(network))
+    except HaloError as error:
+        raise ModelError(
+            f"{error}: tiles cannot equal inference on the whole image; choose mode=tiles"
+        ) from None
 
 
 def measure_period(network: Network) -> int | None:
@@ -152,7 +183,7 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
     Parameters
     ----------
     network
-        Not of a fixed size; its `period` is known, since tiles end on it.
+        Its `period` is known, since tiles end on it.
     seeds
         Number of noise images.
 
@@ -167,10 +198,11 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
         If the output changes throughout the tile (a global receptive field), or hardly changes
         even in the strips.
     """
-    card, step = network.card, network.period
+    card = network.card
+    step = card.halo_step if card.input.fixed else network.period
     tile = max(step, card.input.tile // step * step)
     half = -(-tile // 2 // step) * step
-    for side in (half, tile) if half < tile else (tile,):
+    for side in (half, tile) if half < tile and not card.input.fixed else (tile,):
         strip = max(step, side // 8 // step * step)
         reach, responds = _measure_reach(network, side, strip, seeds)
         if reach < side - strip and responds >= 0.5:
@@ -178,14 +210,10 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
     if responds < 0.5:
         # A network that does not respond to noise hides its receptive field.
         raise HaloError(
-            f"{card.name} hardly responds to noise, so its receptive field cannot be measured: "
-            "set output.halo in the model card"
+            f"{card.name} hardly responds to noise, so that its receptive field cannot be measured"
         )
     if reach >= side - strip:
-        raise HaloError(
-            f"{card.name} has a receptive field of more than {side} pixels, so tiles cannot be "
-            "stitched exactly: set output.halo in the model card, or input.fixed to true"
-        )
+        raise HaloError(f"{card.name} has a receptive field of more than {side} pixels")
     return -(-reach // step) * step
 
 
@@ -257,11 +285,7 @@ def _run_checked(network: Network, batch: Floats) -> Floats:
 def _check_output(network: Network, output: Floats, side: int) -> None:
     """Compare an output with the card: channels, size, numbers."""
     card = network.card
-    if network.final_operations & {"ArgMax", "TopK"}:
-        raise ModelError(
-            f"{card.name}: the network gives the number of the best class (ArgMax), without "
-            "probabilities: export it without that last step, with one channel per class"
-        )
+    reject_hard_classes(network, output)
     if output.shape[1] != card.output_channels:
         field = "output.width" if card.output.width else "output.classes"
         raise _card_mismatch(

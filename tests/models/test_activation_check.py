@@ -21,11 +21,14 @@ node = helper.make_node
 def graph(*last: Any, k: int = 2) -> tuple[list[Any], dict[str, np.ndarray]]:
     """A 1 × 1 convolution to `k` logits ``z``, then `last`."""
     weights = np.random.default_rng(0).standard_normal((k, 3, 1, 1)).astype(np.float32)
-    return [node("Conv", ["x", "w"], ["z" if last else "y"]), *last], {"w": weights}
+    zero = np.zeros(1, np.float32)
+    return [node("Conv", ["x", "w"], ["z" if last else "y"]), *last], {"w": weights, "w0": zero}
 
 
 SOFTMAX = node("Softmax", ["z"], ["y"], axis=1)
 SIGMOID = node("Sigmoid", ["z"], ["y"])
+MASK = node("Greater", ["z", "w0"], ["m"])
+AS_FLOAT = node("Cast", ["m"], ["y"], to=1)
 ARGMAX = node("ArgMax", ["z"], ["y"], axis=1, keepdims=1)
 
 
@@ -37,6 +40,7 @@ ARGMAX = node("ArgMax", ["z"], ["y"], axis=1, keepdims=1)
         ([SIGMOID], "sigmoid", "is sigmoid, but the network applies a sigmoid itself: .* none"),
         ([SIGMOID], "softmax", "applies a sigmoid itself"),
         ([], "none", r"are no probabilities: set it to softmax, or sigmoid where"),
+        ([MASK, AS_FLOAT], "none", r"a mask of 0 and 1 \(Greater\), without probabilities"),
         ([ARGMAX], "none", "ArgMax.*export it without that last step"),
     ],
 )

@@ -221,15 +221,24 @@ def test_an_asymmetric_receptive_field_is_measured() -> None:
     assert measure_halo(net) == 5
 
 
-def test_a_global_receptive_field_is_refused() -> None:
+def test_a_halo_that_cannot_be_measured_is_chosen_and_noted() -> None:
     net = Toy(lambda x: x[:, :1] - x.mean(axis=(2, 3), keepdims=True)[:, :1])
-    with pytest.raises(HrviewerError, match=r"set output\.halo in the model card, or input\.fixed"):
-        validate_network(net)
+    validate_network(net)
+    assert net.halo == net.card.input.tile // 8
+    assert "receptive field of more than" in net.halo_note
+    assert f"a halo of {net.halo} pixels is taken" in net.halo_note
+    net = Toy(lambda x: np.maximum(reach(5)(x) - 1e6, 0))
+    validate_network(net)
+    assert "hardly responds to noise" in net.halo_note
 
 
-def test_a_network_that_does_not_respond_to_noise_is_refused() -> None:
-    with pytest.raises(HrviewerError, match="hardly responds to noise"):
-        validate_network(Toy(lambda x: np.maximum(reach(5)(x) - 1e6, 0)))
+@pytest.mark.parametrize(("radius", "halo"), [(0, 0), (3, 3), (8, 8), (9, 4)])
+def test_the_halo_of_a_fixed_size_is_measured(radius: int, halo: int) -> None:
+    """Up to a quarter of the tile; beyond, an eighth is taken, and noted."""
+    net = Toy(reach(radius), input={"tile": 32, "fixed": True})
+    validate_network(net)
+    assert net.halo == halo
+    assert ("9 pixels in inputs of 32" in net.halo_note) == (radius == 9)
 
 
 def test_mcnn_s_measured_halo_makes_tiles_equal_the_whole(shared: Any) -> None:

@@ -54,7 +54,7 @@ class ExportedNetwork(Network):
         description = f"{back_end}, exported by torch {torch.__version__}"
         super().__init__(loaded.card, "", description, loaded.device, loaded.precision)
         self.digest = loaded.digest
-        self.halo, self.period = loaded.halo, loaded.period
+        self.halo, self.halo_note, self.period = loaded.halo, loaded.halo_note, loaded.period
         self.accepts_any_size, self.max_batch = loaded.accepts_any_size, loaded.max_batch
         self._meta_module = loaded.meta_module
         self.has_attribution = loaded.has_attribution

@@ -59,7 +59,7 @@ class QuantisedNetwork(Network):
         backend = f"onnxruntime {onnxruntime.__version__}"
         super().__init__(exact.card, "", backend, exact.device, "int8")
         self.digest = hashlib.sha256(exact.digest.encode() + graph).hexdigest()
-        self.halo, self.period = exact.halo, exact.period
+        self.halo, self.halo_note, self.period = exact.halo, exact.halo_note, exact.period
         self.accepts_any_size, self.max_batch = exact.accepts_any_size, exact.max_batch
         self.external_files = exact.external_files
         self._exact, self._input_name = exact, input_name
