@@ -22,7 +22,7 @@ def reject_hard_classes(network: Network, output: Floats) -> None:
     Parameters
     ----------
     network
-        Its last operations are known in ONNX; of others the numbers are judged.
+        Its last operations are known in ONNX; of others the numbers decide.
     output
         The prediction for a tile.
     """
