@@ -138,7 +138,7 @@ def test_a_halo_that_cannot_be_measured(tmp_path):
     result = call(
         "models", "init", path, "--scale", "1/255", "--activation", "sigmoid", "--classes", "a,b,c"
     )
-    assert "a halo of 32 is taken" in result.stderr
+    assert "a halo of 32 pixels is taken" in result.stderr
     assert read(path)["output"]["halo"] == 32
 
 

@@ -219,15 +219,15 @@ def draw_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    is_map = isinstance(data, FigureData)
-    rows, columns = data.values.shape if is_map else data.picture.pixels.shape[:2]
+    pixels = data.values if isinstance(data, FigureData) else data.picture.pixels
+    rows, columns = pixels.shape[:2]
     height, width = rows * data.pixel_size[0], columns * data.pixel_size[1]
     tall = min(2.0, max(0.25, height / width)) * inches * 0.82
     with rc_context({"font.size": 8, "text.parse_math": False}):
         figure = Figure(figsize=(inches, tall + 0.7), dpi=dpi, layout="constrained")
         axes = figure.add_subplot()
         extent = (0.0, width, height, 0.0)
-        if is_map:
+        if isinstance(data, FigureData):
             draw_map(figure, axes, data, extent)
         else:
             draw_picture(axes, data.picture, extent)
@@ -268,8 +268,8 @@ def draw_picture(axes: Any, picture: ObjectPicture, extent: tuple[float, ...]) -
 
     axes.imshow(picture.pixels, extent=extent)
     handles = [
-        Patch(edgecolor=np.array(color) / 255, facecolor="none", label=f"{name} ({count:,})")
-        for name, count, color in picture.classes[:MAX_LISTED]
+        Patch(edgecolor=(r / 255, g / 255, b / 255), facecolor="none", label=f"{name} ({count:,})")
+        for name, count, (r, g, b) in picture.classes[:MAX_LISTED]
     ]
     if more := len(picture.classes) - MAX_LISTED:
         handles += [Patch(alpha=0, label=f"and {more} classes more")] if more > 0 else []
