@@ -54,6 +54,9 @@ class Overlays:
     limits_changed = Signal(str)
     """Emitted with an overlay's name when its contrast limits change."""
 
+    visibility_changed = Signal()
+    """Emitted when the user hid, showed or removed a layer with napari's controls."""
+
     def __init__(
         self,
         viewer: ViewerModel,
@@ -152,6 +155,7 @@ class Overlays:
         hidden : bool
             Whether contrast limits of invisible layers are updated, too.
         """
+        self._follow_visibility()
         for name, layer in self.layers.items():
             drawn = self.maps.rasters[name]
             self._follow_scale(name)
@@ -233,9 +237,27 @@ class Overlays:
             self.warp_grid.draw(warps, viewport)
 
     def set_visible(self, name: MapName, visible: bool) -> None:
-        """Show or hide an overlay."""
+        """Show or hide an overlay; one that was removed from the layer list comes back."""
         self._visibility[name] = visible
+        layers = self.outlines.layer if name == "patches" else self.layers[name], self.layers[name]
+        missing = [layer for layer in dict.fromkeys(layers) if layer not in self.viewer.layers]
+        if visible and missing:
+            with keep_selection(self.viewer):
+                for layer in missing:
+                    self.viewer.add_layer(layer)
         self._apply_visibility()
+
+    def _follow_visibility(self) -> None:
+        """Take over what the user hid, showed or removed with napari's controls."""
+        if self._hidden:
+            return
+        before = dict(self._visibility)
+        for name in self.layers:
+            layer = self.outlines.layer if name == "patches" else self.layers[name]
+            self._visibility[name] = layer.visible and layer in self.viewer.layers
+        if self._visibility != before:
+            self._apply_visibility()
+            self.visibility_changed.emit()
 
     def set_hidden(self, hidden: bool) -> None:
         """Hide all overlays for a while, or show them again."""

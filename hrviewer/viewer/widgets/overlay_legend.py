@@ -113,6 +113,7 @@ class OverlayLegend(QWidget):
                 self._detects = detects
                 self.rows["output"].checkbox.setChecked(not detects)
             overlays.limits_changed.connect(self._show_limits, unique=True)
+            overlays.visibility_changed.connect(self._show_visibility, unique=True)
             classes = overlays.maps.classes
             self.class_box.clear()
             if overlays.maps.class_index is None:
@@ -160,6 +161,12 @@ class OverlayLegend(QWidget):
             for name, overlay_row in self.rows.items():
                 if self._overlays.is_visible(name) != overlay_row.checkbox.isChecked():
                     self._overlays.set_visible(name, overlay_row.checkbox.isChecked())
+
+    def _show_visibility(self) -> None:
+        """Check what is visible, after the user used napari's controls."""
+        if self._overlays is not None:
+            for name, overlay_row in self.rows.items():
+                overlay_row.checkbox.setChecked(self._overlays.is_visible(name))
 
     def _set_opacity(self) -> None:
         if self._overlays is not None:

@@ -150,6 +150,35 @@ def test_the_legend_is_on_the_image_while_its_overlay_is_visible(make_napari_vie
     assert cost.name == "cost: bytes per pixel"
 
 
+def test_layers_that_the_user_hides_or_removes_come_back(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    overlays = Overlays(viewer, base, drawn(image))
+    heard = []
+    overlays.visibility_changed.connect(lambda: heard.append(overlays.is_visible("output")))
+    output = overlays.layers["output"]
+    output.visible = False
+    overlays.refresh()
+    assert heard == [False]
+    output.visible = True
+    overlays.refresh()
+    assert heard == [False, True]
+    viewer.layers.remove(output)
+    viewer.layers.remove(overlays.outlines.layer)
+    overlays.refresh()
+    assert heard[-1] is False
+    assert not overlays.is_visible("patches")
+    overlays.set_visible("output", True)
+    overlays.set_visible("patches", True)
+    assert output in viewer.layers
+    assert overlays.outlines.layer in viewer.layers
+    assert overlays.is_intact
+    overlays.set_hidden(True)
+    overlays.refresh()
+    overlays.set_hidden(False)
+    assert output.visible
+
+
 def test_patches_are_outlined_or_coloured(make_napari_viewer_proxy, image):
     from .test_patch_outlines import patches
 
