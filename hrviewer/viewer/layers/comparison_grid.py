@@ -23,7 +23,7 @@ from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.viewer.image.geometry import METADATA_KEY, placement, pyramid_of, screen_pixel
 from hrviewer.viewer.image.image_layer import image_layer_data
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
-from hrviewer.viewer.layers.overlays import MIN_CELL_PX, layer_settings
+from hrviewer.viewer.layers.overlays import MIN_CELL_PX, layer_settings, layer_title
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ class ComparisonGrid:
             group.level = -1
             group.map_layer.colormap = OVERLAY_STYLES[name].colormap
             group.map_layer.opacity = OVERLAY_STYLES[name].opacity
+        # One legend for all, as they share their colours.
+        last = self.runs[-1]
+        last.map_layer.name = layer_title(name, last.maps.rasters[name])
         if self.is_ready:
             self._follow_view()
 
@@ -160,6 +163,9 @@ class ComparisonGrid:
         grid.stride, grid.shape, grid.spacing = -len(list(self.runs[0])), (-1, -1), GRID_SPACING
         for group in self.runs:
             group.image_layer.visible = group.map_layer.visible = True
+        legend = self.runs[-1].map_layer
+        legend.name_overlay.position = legend.colorbar.position
+        legend.colorbar.visible = legend.name_overlay.visible = True
         grid.enabled = True
         self.is_ready = True
         self.set_map(self.map_name)
