@@ -12,6 +12,9 @@ from typing import Any
 
 __all__ = ["RangeServer"]
 
+MAX_WAIT = 30
+"""Seconds that an answer waits for the gate at most."""
+
 
 class RangeServer:
     """A server on a free port of this machine, as a context manager.
@@ -31,6 +34,10 @@ class RangeServer:
         Whether connections end without an answer.
     refuses : int, optional
         Status of every answer, as 403.
+    gate : threading.Event
+        Answers wait for it; it is set unless it is cleared.
+    waiting : int
+        Answers that wait for the gate.
     sent, requests : int
         Bytes of the bodies, and answers, so far.
     """
@@ -39,7 +46,9 @@ class RangeServer:
         self.folder, self.latency, self.ranges = folder, latency, ranges
         self.is_down = False
         self.refuses: int | None = None
-        self.sent = self.requests = 0
+        self.sent = self.requests = self.waiting = 0
+        self.gate = threading.Event()
+        self.gate.set()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
@@ -55,11 +64,21 @@ class RangeServer:
             self.sent += sent
             self.requests += 1
 
+    def wait(self) -> None:
+        """Wait for the latency and the gate."""
+        time.sleep(self.latency)
+        with self._lock:
+            self.waiting += 1
+        self.gate.wait(MAX_WAIT)
+        with self._lock:
+            self.waiting -= 1
+
     def __enter__(self) -> RangeServer:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self.gate.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -79,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         owner = self._owner
-        time.sleep(owner.latency)
+        owner.wait()
         if owner.is_down:
             self.close_connection = True
             return

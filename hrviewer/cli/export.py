@@ -14,6 +14,7 @@ from hrviewer.cli.common import (
     ChannelsOption,
     PixelSizeOption,
     PlaneOption,
+    RangeOption,
     SeriesOption,
     app,
     check_settings,
@@ -94,13 +95,14 @@ def convert(
     plane: PlaneOption = None,
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
+    value_range: RangeOption = None,
 ) -> None:
     """Convert an image to OME-Zarr, with all planes unless one is given; resumes if interrupted."""
     from hrviewer.io.image_plan import describe_losses
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
-    options = image_options(series, plane, channels, pixel_size, None)
+    options = image_options(series, plane, channels, pixel_size, value_range)
     with open_pyramid(image, **options) as pyramid, writing_progress() as progress:
         every = not plane
         written = write_image(

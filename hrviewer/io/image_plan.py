@@ -15,12 +15,25 @@ from hrviewer.io.ome_metadata import CHANNEL_COLORS, multiscales
 from hrviewer.pyramid import Pyramid, open_plane
 from hrviewer.pyramid.channels import ChannelInfo
 from hrviewer.pyramid.overviews import halve
+from hrviewer.pyramid.readers.omezarr_series import MASK_PATH
 from hrviewer.pyramid.tile_cache import DecodedTile
 
-__all__ = ["ImagePlan", "Pixels", "describe_losses", "image_metadata", "plan_image"]
+__all__ = [
+    "ImagePlan",
+    "Pixels",
+    "describe_losses",
+    "image_metadata",
+    "plan_image",
+    "plan_mask",
+]
 
 COARSEST = 512
 """Maximum number of pixels along the longer side of the coarsest level."""
+
+LABELS_METHODS = {
+    "nearest": "each level is every second pixel of the finer one",
+    "minimum": "each level is the minimum of 2 x 2 pixels of the finer one",
+}
 
 PLANE_AXES = "tz"
 """Axes besides c, y and x that OME-Zarr has."""
@@ -46,9 +59,9 @@ class ImagePlan:
     read : callable
         Returns ``(c, h, w)`` of a rectangle of the finest level, in a plane.
     downsample : callable
-        Halves ``(h, w, c)``.
-    labels : bool
-        Whether pixels hold object ids.
+        Halves ``(h, w, c)``, given where it has data, ``(h, w)``, or None for everywhere.
+    labels : str
+        How labels are halved, as OME-Zarr's ``type``; empty for an image.
     plane_sizes : mapping
         Length of the axes t and z, where they are written.
     plane_steps : mapping
@@ -68,8 +81,8 @@ class ImagePlan:
     dtype: np.dtype[Any]
     pixel_size: tuple[float, float] | None
     read: Callable[[Rect, Plane], Pixels]
-    downsample: Callable[[Pixels], Pixels]
-    labels: bool = False
+    downsample: Callable[[Pixels, Pixels | None], Pixels]
+    labels: str = ""
     plane_sizes: Mapping[str, int] = field(default_factory=dict)
     plane_steps: Mapping[str, float] = field(default_factory=dict)
     default_plane: Plane = field(default_factory=dict)
@@ -111,13 +124,23 @@ class PlaneReader:
 
     def __call__(self, rect: Rect, plane: Plane) -> Pixels:
         """Return ``(c, h, w)`` of a rectangle of a plane."""
+        return self.read(rect, plane).pixels.transpose(2, 0, 1)
+
+    def read_mask(self, rect: Rect, plane: Plane) -> Pixels:
+        """Return ``(1, h, w)`` of a rectangle of a plane, 1 where there are no data."""
+        valid = self.read(rect, plane).valid
+        if valid is None:
+            return np.zeros((1, rect.h, rect.w), np.uint8)
+        return np.asarray(~valid[None], np.uint8)
+
+    def read(self, rect: Rect, plane: Plane) -> DecodedTile:
+        """Return a rectangle of a plane."""
         wanted = {**self._given.plane, **plane}
         if wanted != self._open.plane:
             self.close()
             if wanted != self._given.plane:
                 self._open = open_plane(self._given, wanted)
-        pixels = self._open.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)
-        return pixels.transpose(2, 0, 1)
+        return self._open.levels[0].read_as_tile(rect.y, rect.y1, rect.x, rect.x1)
 
     def close(self) -> None:
         """Close the plane that was opened here."""
@@ -126,7 +149,7 @@ class PlaneReader:
         self._open = self._given
 
 
-def plan_image(pyramid: Pyramid, *, all_planes: bool = False) -> ImagePlan:
+def plan_image(pyramid: Pyramid, *, all_planes: bool = False, with_mask: bool = False) -> ImagePlan:
     """Plan a copy of a pyramid.
 
     Parameters
@@ -135,18 +158,23 @@ def plan_image(pyramid: Pyramid, *, all_planes: bool = False) -> ImagePlan:
         The image.
     all_planes : bool
         Whether all planes along t and z are written, not only the one that is open.
+    with_mask : bool
+        Whether the mask of `plan_mask` is written as well.
     """
     level = pyramid.levels[0]
 
-    def downsample(pixels: Pixels) -> Pixels:
-        return halve(level, DecodedTile(pixels, 0))[0]
+    def downsample(pixels: Pixels, valid: Pixels | None) -> Pixels:
+        return halve(level, DecodedTile(pixels, 0, valid=valid))[0]
 
-    sizes = {axis: pyramid.plane_sizes.get(axis, 1) for axis in PLANE_AXES}
     attributes: dict[str, Any] = {}
     if level.nodata is not None:
         attributes["nodata"] = level.nodata
     if pyramid.georeference is not None:
         attributes["georeference"] = pyramid.georeference.to_record()
+    if pyramid.given_range is not None:
+        attributes["value_range"] = pyramid.given_range
+    if pyramid.has_mask and with_mask:
+        attributes["mask"] = MASK_PATH
     named = pyramid.is_rgb or any(info != ChannelInfo() for info in pyramid.channel_info)
     return ImagePlan(
         pyramid.name,
@@ -155,14 +183,48 @@ def plan_image(pyramid: Pyramid, *, all_planes: bool = False) -> ImagePlan:
         pyramid.pixel_size,
         PlaneReader(pyramid),
         downsample,
-        plane_sizes={a: n for a, n in sizes.items() if n > 1} if writes_all(pyramid, all_planes)
-        else {},
+        plane_sizes=written_planes(pyramid, all_planes),
         plane_steps=pyramid.plane_steps,
         default_plane=pyramid.plane,
         channels=pyramid.channel_info if named or pyramid.channels > 1 else (),
         value_range=pyramid.value_range.ends,
         attributes=attributes,
-    )  # fmt: skip
+    )
+
+
+def plan_mask(pyramid: Pyramid, *, all_planes: bool = False) -> ImagePlan | None:
+    """Plan the mask of a copy of a pyramid, as labels; None for an image without one.
+
+    Its pixels are 1 where there are no data, on coarse levels only where none of their pixels has.
+    """
+    if not pyramid.has_mask:
+        return None
+    return ImagePlan(
+        MASK_PATH.rpartition("/")[2],
+        (1, *pyramid.plane_shape),
+        np.dtype(np.uint8),
+        pyramid.pixel_size,
+        PlaneReader(pyramid).read_mask,
+        lambda pixels, _: halve_mask(pixels),
+        labels="minimum",
+        plane_sizes=written_planes(pyramid, all_planes),
+        plane_steps=pyramid.plane_steps,
+    )
+
+
+def halve_mask(pixels: Pixels) -> Pixels:
+    """Return the minima of 2 × 2 pixels ``(h, w, c)``; odd borders count their own pixels only."""
+    h, w, _ = pixels.shape
+    wide = np.pad(pixels, ((0, h % 2), (0, w % 2), (0, 0)), "edge")
+    return np.minimum.reduce([wide[y::2, x::2] for y in (0, 1) for x in (0, 1)])
+
+
+def written_planes(pyramid: Pyramid, all_planes: bool) -> dict[str, int]:
+    """Return the length of the axes t and z that a copy has."""
+    if not writes_all(pyramid, all_planes):
+        return {}
+    sizes = {axis: pyramid.plane_sizes.get(axis, 1) for axis in PLANE_AXES}
+    return {axis: size for axis, size in sizes.items() if size > 1}
 
 
 def writes_all(pyramid: Pyramid, all_planes: bool) -> bool:
@@ -182,11 +244,13 @@ def describe_losses(pyramid: Pyramid, *, all_planes: bool = False) -> list[str]:
     if pyramid.channels < count:
         names = [info.name or str(i) for i, info in enumerate(pyramid.available_channels)]
         selected = pyramid.selected_channels or tuple(range(pyramid.channels))
-        left = ", ".join(name for i, name in enumerate(names) if i not in selected)
-        lost.append(f"{pyramid.channels} of {count} channels are written, without {left}")
-    if pyramid.has_mask:
-        value = pyramid.levels[0].missing_value
-        lost.append(f"places without data (masked or transparent) are written as {value:g}")
+        left = [name for i, name in enumerate(names) if i not in selected]
+        if left == ["alpha"] and pyramid.has_mask:
+            lost.append("transparency is written as a mask: no data where it is complete")
+        else:
+            lost.append(
+                f"{pyramid.channels} of {count} channels are written, without {', '.join(left)}"
+            )
     return lost
 
 
@@ -202,8 +266,8 @@ def image_metadata(plan: ImagePlan, levels: int) -> dict[str, Any]:
     _add_planes(ome["multiscales"][0], plan)
     if plan.labels:
         ome["multiscales"][0] |= {
-            "type": "nearest",
-            "metadata": {"description": "each level is every second pixel of the finer one"},
+            "type": plan.labels,
+            "metadata": {"description": LABELS_METHODS[plan.labels]},
         }
         ome["image-label"] = {"version": "0.5", "source": {"image": "../../"}}
         return ome

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
@@ -26,7 +26,13 @@ from hrviewer.geometry import Grid, Rect
 from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.exportable import ProgressCallback
 from hrviewer.io.ground_truth.points import write_csv
-from hrviewer.io.image_plan import ImagePlan, Pixels, image_metadata, plan_image
+from hrviewer.io.image_plan import (
+    ImagePlan,
+    Pixels,
+    image_metadata,
+    plan_image,
+    plan_mask,
+)
 from hrviewer.io.ome_metadata import (
     ZARR_FORMATS,
     Version,
@@ -34,6 +40,7 @@ from hrviewer.io.ome_metadata import (
     set_metadata,
 )
 from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid.readers.omezarr_series import MASK_PATH
 
 if TYPE_CHECKING:
     import zarr
@@ -61,8 +68,8 @@ def write_image(
 ) -> Path:
     """Write an image as OME-Zarr, sharded in version 0.5.
 
-    Channel names, colours and windows, pixel size, no-data value and place on Earth are kept;
-    `describe_losses` lists what is not.
+    Channel names, colours and windows, pixel size, no-data value, mask, a given value range and
+    place on Earth are kept; `describe_losses` lists what is not.
 
     Parameters
     ----------
@@ -88,10 +95,14 @@ def write_image(
         If the path exists or cannot be written, or the image is damaged.
     """
     path = require_zarr_path(path)
-    plan = plan_image(pyramid, all_planes=all_planes)
-    source = f"{pyramid.image_key} {version} {dict(plan.plane_sizes)}"
+    plan = plan_image(pyramid, all_planes=all_planes, with_mask=True)
+    mask = plan_mask(pyramid, all_planes=all_planes)
+    source = f"{pyramid.image_key} {version} {dict(plan.plane_sizes)} {pyramid.given_range}"
     with ResumableFolder(path, source) as part:
-        write_levels(part, plan, progress, version)
+        masks = None
+        if mask is not None:
+            masks = write_levels(part.nested(MASK_PATH), mask, None, version)
+        write_levels(part, plan, progress, version, masks)
         return part.commit()
 
 
@@ -163,8 +174,8 @@ def write_synthetic_image(
                 np.dtype(np.int32),
                 pyramid.pixel_size,
                 read,
-                lambda pixels: pixels[::2, ::2],
-                labels=True,
+                lambda pixels, _: pixels[::2, ::2],
+                labels="nearest",
             )
             write_levels(part.nested("labels/objects"), plan, progress)
         new = table.with_name(f".{table.name}.part")
@@ -291,8 +302,21 @@ def write_levels(
     plan: ImagePlan,
     progress: ProgressCallback | None,
     version: Version = "0.5",
-) -> None:
-    """Write an image into a folder, or resume writing it."""
+    masks: Sequence[Any] | None = None,
+) -> list[Any]:
+    """Write an image into a folder, or resume writing it; return the arrays of its levels.
+
+    Parameters
+    ----------
+    part : ResumableFolder
+        The folder.
+    plan : ImagePlan
+        The image.
+    progress, version
+        See `write_image`.
+    masks : sequence of zarr.Array, optional
+        The levels of its mask, 1 where there are no data.
+    """
     import zarr
 
     sides = plan.levels()
@@ -317,7 +341,9 @@ def write_levels(
                     [
                         plan.read(rect, plane)
                         if i == 0
-                        else downsample_region(arrays[i - 1], rect, plane, plan)
+                        else downsample_region(
+                            arrays[i - 1], masks and masks[i - 1], rect, plane, plan
+                        )
                         for rect in iter_bands(shard)
                     ],
                     axis=1,
@@ -327,6 +353,7 @@ def write_levels(
             written += shard.area
             if progress:
                 progress(written, total)
+    return arrays
 
 
 def create_array(group: Any, level: str, plan: ImagePlan, h: int, w: int) -> Any:
@@ -356,8 +383,11 @@ def iter_bands(shard: Rect) -> Iterator[Rect]:
         yield Rect(y, shard.x, min(BAND, shard.y1 - y), shard.w)
 
 
-def downsample_region(finer: Any, rect: Rect, plane: Mapping[str, int], plan: ImagePlan) -> Pixels:
-    """Compute a region of a level from the finer level."""
-    source = Rect(2 * rect.y, 2 * rect.x, 2 * rect.h, 2 * rect.w)
-    pixels = np.asarray(finer[plan.index(source, plane)])
-    return plan.downsample(pixels.transpose(1, 2, 0)).transpose(2, 0, 1)
+def downsample_region(
+    finer: Any, mask: Any | None, rect: Rect, plane: Mapping[str, int], plan: ImagePlan
+) -> Pixels:
+    """Compute a region of a level from the finer level, and where that has no data."""
+    source = plan.index(Rect(2 * rect.y, 2 * rect.x, 2 * rect.h, 2 * rect.w), plane)
+    pixels = np.asarray(finer[source])
+    valid = None if mask is None else np.asarray(mask[source])[0] == 0
+    return plan.downsample(pixels.transpose(1, 2, 0), valid).transpose(2, 0, 1)

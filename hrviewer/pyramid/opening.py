@@ -21,6 +21,10 @@ from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.readers.array import ArrayReader, find_level
 from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat
+from hrviewer.pyramid.readers.dzi import DziReader
+from hrviewer.pyramid.readers.jpeg2000 import Jpeg2000Reader
+from hrviewer.pyramid.readers.lif import LifReader
+from hrviewer.pyramid.readers.nd2 import Nd2Reader
 from hrviewer.pyramid.readers.omezarr import OmeZarrReader
 from hrviewer.pyramid.readers.openslide import OpenSlideFallback, OpenSlideReader
 from hrviewer.pyramid.readers.pillow import PillowReader, PillowTiffReader
@@ -38,10 +42,14 @@ log = logging.getLogger(__name__)
 GROUP = "hrviewer.readers"
 BUILT_IN_READERS: tuple[type[Reader], ...] = (
     SlideioReader,
+    Nd2Reader,
+    LifReader,
     OpenSlideReader,
     TiffReader,
     OmeZarrReader,
+    DziReader,
     OpenSlideFallback,
+    Jpeg2000Reader,
     VipsReader,
     PillowReader,
     PillowTiffReader,

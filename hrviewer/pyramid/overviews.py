@@ -25,6 +25,7 @@ import numpy as np
 from hrviewer.claims import claim
 from hrviewer.errors import ClaimedError
 from hrviewer.paths import cache_folder
+from hrviewer.pyramid.folder_cache import UNFINISHED, FolderCache
 from hrviewer.pyramid.level import Level, Pixels
 from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
 from hrviewer.pyramid.resample import block_mean, masked_block_mean
@@ -85,7 +86,7 @@ class Overviews:
         self._lock = threading.Lock()
         # Earlier versions averaged pixels without data, under the image's key alone.
         gaps = "-masked" if reader.has_mask or reader.nodata is not None else ""
-        self._folder = cache_folder() / "overviews" / f"{reader.image_key}{gaps}"
+        self._folder = FolderCache(cache_folder() / "overviews" / f"{reader.image_key}{gaps}")
         self._cleanup: Callable[[], object] = lambda: None
 
     def missing_count(self, levels: Sequence[Level]) -> int:
@@ -121,28 +122,26 @@ class Overviews:
             if self._reader.persistent and (stored := self._stored_levels()):
                 return stored
             if not self._reader.persistent:
-                self._folder = Path(tempfile.mkdtemp(prefix="hrviewer-")) / "overviews"
-                self._cleanup = weakref.finalize(
-                    self, shutil.rmtree, self._folder.parent, ignore_errors=True
-                )
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
+                folder = Path(tempfile.mkdtemp(prefix="hrviewer-"))
+                self._folder = FolderCache(folder / "overviews")
+                self._cleanup = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            path = self._folder.path
+            path.parent.mkdir(parents=True, exist_ok=True)
             with self._claimed(cancelled) as claimed:
                 if not claimed:
                     return []
                 if stored := self._stored_levels():  # another process has just built them
                     return stored
-                log.info(
-                    "building %d overview levels in %s", self.missing_count(levels), self._folder
-                )
-                unfinished = self._folder.with_name(f"unfinished-{self._folder.name}")
+                log.info("building %d overview levels in %s", self.missing_count(levels), path)
+                unfinished = path.with_name(f"{UNFINISHED}{path.name}")
                 shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
                 unfinished.mkdir()
                 try:
                     if not self._write(unfinished, progress, cancelled, preview):
                         log.info("building overviews was cancelled")
                         return []
-                    shutil.rmtree(self._folder, ignore_errors=True)
-                    unfinished.rename(self._folder)
+                    shutil.rmtree(path, ignore_errors=True)
+                    self._folder.finish(unfinished)
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
                 return self._stored_levels()
@@ -150,10 +149,11 @@ class Overviews:
     @contextmanager
     def _claimed(self, cancelled: Callable[[], bool] | None) -> Iterator[bool]:
         """Wait until no other process builds these levels; false if cancelled meanwhile."""
+        path = self._folder.path
         with ExitStack() as held:
             while True:
                 try:
-                    held.enter_context(claim(self._folder.parent, self._folder.name, self._folder))
+                    held.enter_context(claim(path.parent, path.name, path))
                     break
                 except ClaimedError:
                     if cancelled is not None and cancelled():
@@ -164,6 +164,7 @@ class Overviews:
 
     def close(self) -> None:
         """Remove the levels of an image without a persistent fingerprint."""
+        self._folder.close()
         self._cleanup()
 
     def _make_level(
@@ -198,12 +199,12 @@ class Overviews:
 
     def _stored_levels(self) -> list[Level]:
         """Return the stored levels; none if they are missing or incomplete."""
-        if not self._folder.is_dir():
+        if not self._folder.open():
             return []
         import zarr
 
         try:
-            group = zarr.open_group(self._folder, mode="r")
+            group = zarr.open_group(self._folder.path, mode="r")
             arrays = [
                 group[str(times)]
                 for times in range(1, missing_level_count(self._base_level.shape) + 1)
@@ -222,7 +223,7 @@ class Overviews:
             mask = group.get(_mask_name(times))
             if self._reader.has_mask and not isinstance(mask, zarr.Array):
                 return []
-            tiles = _StoredTiles(array, mask)
+            tiles = _StoredTiles(array, mask, partial(self._folder.check, self._reader.name))
             levels.append(self._make_level(times, tiles.tile, tiles.read))
         return levels
 
@@ -288,9 +289,12 @@ def _mask_name(times: int) -> str:
 
 
 class _StoredTiles:
-    """A stored level and its mask."""
+    """A stored level and its mask; `check` raises an error if they were removed."""
 
-    def __init__(self, array: Any, mask: Any | None) -> None:
+    def __init__(
+        self, array: Any, mask: Any | None, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._check = check
         self._pixels = ZarrTiles(array, "yxc", {})
         self._mask = None if mask is None else ZarrTiles(mask, "yxc", {})
         self.tile = self._pixels.tile
@@ -299,8 +303,10 @@ class _StoredTiles:
         """Return a window."""
         decoded = self._pixels.read(y0, y1, x0, x1)
         if self._mask is None:
+            self._check()
             return decoded
         valid, size, *_ = self._mask.read(y0, y1, x0, x1)
+        self._check()
         return decoded._replace(bytes=decoded.bytes + size, valid=valid[..., 0])
 
 

@@ -176,7 +176,10 @@ class Pyramid:
         with self._range_lock:
             if self._value_range is None:
                 reader = self._reader
-                self._value_range = find_value_range(reader.levels, reader.stored_range)
+                if (stated := reader.value_range) is not None:
+                    self._value_range = ValueRange(*stated, "file", stated)
+                else:
+                    self._value_range = find_value_range(reader.levels, reader.stored_range)
             return self._value_range
 
     @property

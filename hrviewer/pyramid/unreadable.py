@@ -19,6 +19,7 @@ NOT_AN_IMAGE = (
 )
 """Beginnings of files that stand in for an image, in small letters."""
 
+BY_VIEWER = "which is not read: export it as OME-TIFF or TIFF in its own viewer"
 BY_GDAL = "which is not read: convert it by `gdal_translate -of COG IN OUT.tif`"
 BY_TIFFCP = "is a TIFF that is not read: convert it by `tiffcp -t IN OUT.tif`"
 HDF5 = (
@@ -32,22 +33,58 @@ UNSUPPORTED = (
     (b"SQLite format 3", f"is a database (MBTiles, GeoPackage), {BY_GDAL}"),
     (b"PK\x03\x04", "is a zip archive: unpack it and open what is inside"),
     (b"\x1f\x8b", "is compressed by gzip: unpack it and open what is inside"),
+    (b"\x93NUMPY", "is a NumPy array: load it by np.load in Python and pass it to hrviewer.open"),
+    (b"MATLAB", "is a MATLAB file: load it by scipy.io.loadmat and pass its array"),
+    (b"GRIB", f"is GRIB, {BY_GDAL}"),
+    (b"[NanoZoomer", "is a list of NDPI files: open one of those that it names"),
+    (b"\xff\x0a", f"is JPEG XL, which is not read: {TO_TILED_TIFF}"),
+    (b"\0\0\0\x0cJXL ", f"is JPEG XL, which is not read: {TO_TILED_TIFF}"),
+    (b"\xff\xd8\xff", "is a JPEG that cannot be decoded: it may be cut short, copy it again"),
+    (b"\x89PNG", "is a PNG that cannot be decoded: it may be cut short, copy it again"),
     (b"%PDF", "is a PDF: save its picture, for example by `pdfimages -all`"),
     (b"II*\0", BY_TIFFCP),
     (b"MM\0*", BY_TIFFCP),
 )
 """Beginnings of formats that are known but not read."""
 
+ISYNTAX = (
+    "is iSyntax, which is not read without Philips' library: convert it by `isyntax-to-tiff IN "
+    "OUT.tiff` of libisyntax, or by `isyntax2raw`"
+)
 BY_SUFFIX = {
-    suffix: f"is in the format {name}, which is not read: convert it by `bioformats2raw`, which "
-    "makes an OME-Zarr"
-    for suffix, name in {
-        ".isyntax": "iSyntax", ".nd2": "ND2", ".lif": "LIF", ".oir": "OIR",
-        ".oib": "OIB", ".oif": "OIF", ".lsm": "LSM", ".ets": "ETS", ".kfb": "KFB",
-        ".sdpc": "SDPC", ".stk": "STK", ".dv": "DeltaVision",
-    }.items()
+    ".czi": 'is read by slideio: pip install "hrviewer[microscopes]"',
+    ".vsi": 'is read by slideio: pip install "hrviewer[microscopes]"',
+    ".nd2": 'is read by nd2: pip install "hrviewer[microscopes]"',
+    ".lif": 'is read by liffile: pip install "hrviewer[microscopes]"',
+    ".ets": "holds the pixels of a VSI: open the .vsi file that belongs to it",
+    ".mrxs": "is the index of a slide, whose folder of the same name is missing or incomplete: "
+    "copy both",
+    ".dcm": "is DICOM, but no whole-slide image: convert it, for example by `dcm2img`",
+    ".isyntax": ISYNTAX,
+    ".i2syntax": ISYNTAX,
+    **{
+        suffix: f"is in the format {name}, which is not read: convert it by `bioformats2raw`, "
+        "which makes an OME-Zarr"
+        for suffix, name in {
+            ".oir": "OIR", ".oib": "OIB", ".oif": "OIF", ".stk": "STK", ".dv": "DeltaVision",
+        }.items()
+    },
+    **{
+        suffix: f"is in the format {name}, {BY_VIEWER}"
+        for suffix, name in {".kfb": "KFB", ".sdpc": "SDPC", ".mds": "MDS"}.items()
+    },
+    **{
+        suffix: f"is in the format {name}, {BY_GDAL}"
+        for suffix, name in {".ecw": "ECW", ".sid": "MrSID"}.items()
+    },
+    **{
+        suffix: f"is in the format {name}, which is not read: save it as PNG or TIFF"
+        for suffix, name in {
+            ".heic": "HEIC", ".heif": "HEIF", ".svg": "SVG", ".mp4": "MP4", ".mov": "MOV",
+            ".avi": "AVI",
+        }.items()
+    },
 }  # fmt: skip
-BY_SUFFIX[".czi"] = BY_SUFFIX[".vsi"] = 'is read by slideio: pip install "hrviewer[microscopes]"'
 
 
 def check_content(path: Path) -> str | None:

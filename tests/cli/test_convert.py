@@ -29,5 +29,13 @@ def test_convert_writes_either_version(tmp_path):
     assert call("convert", "a.png", "b.zarr", "--version", "1", status=2).exit_code == 2
 
 
+def test_a_given_range_is_kept(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((30, 40), 700, np.uint16))
+    call("convert", tmp_path / "a.tif", tmp_path / "a.ome.zarr", "--range", "100,900")
+    with open_pyramid(tmp_path / "a.ome.zarr") as copy:
+        assert copy.value_range.ends == (100, 900)
+        assert copy.value_range.source == "file"
+
+
 def test_unknown_synthetic_image(tmp_path):
     assert "nowhere" in error_of("sample", "nowhere", tmp_path / "a.ome.zarr")

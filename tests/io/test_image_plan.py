@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from hrviewer.io.image_plan import describe_losses
 from hrviewer.io.image_writer import write_image
+from hrviewer.io.ome_metadata import Version
 from hrviewer.pyramid import open_pyramid
 
 STACK = np.random.default_rng(0).integers(0, 4000, (2, 3, 4, 70, 90), np.uint16)
@@ -131,3 +133,33 @@ def test_a_case_with_depth(shared: Path, tmp_path: Path) -> None:
         for name in ("fluo_5d.ome.zarr", "out.ome.zarr")
     )
     np.testing.assert_array_equal(np.squeeze(before), np.squeeze(after))
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_a_mask_is_kept_on_all_levels(tmp_path: Path, version: Version) -> None:
+    pixels = np.random.default_rng(2).integers(0, 200, (701, 1100, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[101:404, 200:601, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "hole.png")
+    out = tmp_path / "hole.ome.zarr"
+    with open_pyramid(tmp_path / "hole.png") as pyramid:
+        write_image(pyramid, out, version=version)
+        assert describe_losses(pyramid) == [
+            "transparency is written as a mask: no data where it is complete"
+        ]
+    alpha = pixels[..., 3] > 0
+    with open_pyramid(out) as copy:
+        assert copy.is_rgb
+        for level in copy.levels:
+            step = round(level.downsample[0])
+            h, w, _ = level.shape
+            padded = np.pad(alpha, ((0, h * step - 701), (0, w * step - 1100)))
+            blocks = padded.reshape(h, step, w, step)
+            known = level.read_masked(0, h, 0, w)[1]
+            assert known is not None
+            np.testing.assert_array_equal(known[..., 0], blocks.any((1, 3)))
+        # Colours of transparent pixels are in no mean: rows 100 and 101 lie in one pixel.
+        expected = pixels[100:101, 300:302, :3].mean((0, 1))
+        np.testing.assert_allclose(copy.levels[1][50, 150], expected, atol=0.5)
+    with open_pyramid(out / "labels" / "no_data") as labels:  # as other programs read it
+        np.testing.assert_array_equal(labels[..., 0], ~alpha)

@@ -1,4 +1,7 @@
-"""The cases of the formats' review, with their right values: channels, no data, archives."""
+"""The cases of the formats' review, with their right values: channels, no data, archives, pixels.
+
+The others are in `test_cases.py` and in the files that `ELSEWHERE` names.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from hrviewer.pyramid import Pyramid, open_pyramid
 
@@ -23,6 +28,11 @@ def channel_names(pyramid: Pyramid, right: Right) -> None:
     for info, end in zip(pyramid.channel_info, right.get("windows_end", ()), strict=False):
         assert info.window is not None
         assert info.window[1] == end
+    if "pixel_size" in right:
+        assert pyramid.pixel_size == pytest.approx(right["pixel_size"])
+    if "levels" in right:
+        assert len(pyramid.levels) == right["levels"]
+    assert pyramid.plane.get("z") == right.get("defaultZ")
 
 
 def colours_with_more(pyramid: Pyramid, right: Right) -> None:
@@ -62,6 +72,37 @@ def shape(pyramid: Pyramid, right: Right) -> None:
     assert list(pyramid.plane_shape) == right["shape"]
 
 
+def pixels_of_tifffile(pyramid: Pyramid, right: Right) -> None:
+    expected = tifffile.imread(str(pyramid.path))
+    np.testing.assert_array_equal(pyramid[...], expected.reshape(pyramid.shape))
+
+
+def pixels_of_pillow(pyramid: Pyramid, right: Right) -> None:
+    with Image.open(str(pyramid.path)) as file:
+        np.testing.assert_array_equal(pyramid[...], np.asarray(file.convert("RGB")))
+
+
+def empty_tiles(pyramid: Pyramid, right: Right) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.open(pyramid.path) as file:
+        expected = np.moveaxis(file.read(), 0, 2)
+    np.testing.assert_array_equal(pyramid[...], expected)
+    assert (expected == 255).mean() > 0.5
+    assert pyramid.data_area(pyramid.rect) == (expected != 255).any(2).sum()
+
+
+def three_levels(pyramid: Pyramid, right: Right) -> None:
+    assert len(pyramid.levels) == right["levels"]
+
+
+def sixteen_bits(pyramid: Pyramid, right: Right) -> None:
+    import imagecodecs
+
+    assert pyramid.dtype == right["dtype"]
+    expected = imagecodecs.png_decode(Path(str(pyramid.path)).read_bytes())
+    np.testing.assert_array_equal(pyramid[...], expected[..., : pyramid.channels])
+
+
 CASES: dict[str, Callable[[Pyramid, Right], None]] = {
     "fluo_16bit_4ch.ome.tif": channel_names,
     "vectra_5ch.qptiff": channel_names,
@@ -72,7 +113,30 @@ CASES: dict[str, Callable[[Pyramid, Right], None]] = {
     "philips_sparse.tiff": left_out_tiles,
     "rgb_internal_mask.tif": mask_is_no_level,
     "packed.ozx": shape,
+    "landcover_8bit_palette.tif": pixels_of_pillow,
+    "s2_13band.tif": pixels_of_tifffile,
+    "external_ovr.tif": pixels_of_tifffile,
+    "sparse_ok_nodata255.tif": empty_tiles,
+    "pyramid_unflagged.tif": three_levels,
+    "large_image_test_RGB_16.png": sixteen_bits,
 }
+
+ELSEWHERE = {
+    "leica_macro_first.scn", "ome_label_first.ome.tif", "thumb_page_first.tif",
+    "ventana_overlap.bif", "ome_decimal_comma.ome.tif", "he_f32_0to1.tif",
+    "landcover_1bit_palette.tif", "bf2raw.zarr.unzip-first.zip", "image.h5", "mosaic.vrt",
+    "pillow_palette_1bit.tiff", "viv_multifile",  # test_cases.py
+    "vsi-ets-test-jpg2k.vsi",  # test_slideio.py
+    "spatial.zarr.unzip-first.zip",  # below
+    "he_u8.tif", "he_rgba_hole.tif",  # tests/runs/test_stored_forms.py, tests/engine
+}  # fmt: skip
+"""Cases with a test in another file."""
+
+
+def test_every_case_has_a_test(shared: Path) -> None:
+    folder = shared / "cases" / "formats"
+    names = {case["name"] for case in json.loads((folder / "cases.json").read_text())}
+    assert names == CASES.keys() | ELSEWHERE
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -102,3 +102,57 @@ def test_cases_of_a_terrain_model(shared: Path) -> None:
             assert data.min() >= 349.99
             assert data.max() <= 650
             assert (pixels[coverage == 0] == -9999).all()
+
+
+def write_masked(folder: Path, *, internal: bool, overviews: bool = False) -> tuple[Path, Any]:
+    """Write colours with a mask of GDAL, in the file or beside it."""
+    rasterio = pytest.importorskip("rasterio")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 512, 640), np.uint8)
+    mask = np.full((512, 640), 255, np.uint8)
+    mask[100:300, 200:400] = 0
+    path = folder / "a.tif"
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(
+        path, "w", driver="GTiff", width=640, height=512, count=3, dtype="uint8",
+        tiled=True, blockxsize=128, blockysize=128, crs="EPSG:32633",
+        transform=rasterio.Affine(2, 0, 0, 0, -2, 0),
+    ) as out:  # fmt: skip
+        out.write(pixels)
+        out.write_mask(mask)
+    if overviews:
+        coarse = pixels[:, ::2, ::2].transpose(1, 2, 0)
+        tifffile.imwrite(
+            f"{path}.ovr", coarse, photometric="rgb", subfiletype=1, tile=(128, 128), metadata=None
+        )
+    return path, mask
+
+
+def test_a_mask_beside_the_file(tmp_path: Path) -> None:
+    path, mask = write_masked(tmp_path, internal=False)
+    assert (tmp_path / "a.tif.msk").is_file()
+    with open_pyramid(path) as pyramid:
+        _, coverage = pyramid.read_with_coverage(pyramid.rect)
+        assert coverage is not None
+        np.testing.assert_array_equal(coverage > 0, mask > 0)
+        masked = pyramid.fingerprint
+    (tmp_path / "a.tif.msk").unlink()
+    with open_pyramid(path) as pyramid:
+        assert not pyramid.has_mask
+        assert pyramid.fingerprint != masked
+
+
+def test_overviews_beside_the_file(tmp_path: Path) -> None:
+    path, _ = write_masked(tmp_path, internal=True, overviews=True)
+    with open_pyramid(path) as pyramid:  # the overview has no mask: it would show the hole
+        assert [level.shape[0] for level in pyramid.levels] == [512]
+        assert any("without the mask" in note for note in pyramid.notes)
+    plain = np.random.default_rng(0).integers(0, 256, (512, 640, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "b.tif", plain, photometric="rgb")
+    (tmp_path / "b.tif.ovr").write_bytes((tmp_path / "a.tif.ovr").read_bytes())
+    with open_pyramid(tmp_path / "b.tif") as pyramid:
+        assert [level.shape[:2] for level in pyramid.levels] == [(512, 640), (256, 320)]
+        np.testing.assert_array_equal(
+            pyramid.levels[1][...], tifffile.imread(tmp_path / "b.tif.ovr")
+        )
+    (tmp_path / "b.tif.ovr").write_bytes(b"II*\0cut short")
+    with open_pyramid(tmp_path / "b.tif") as pyramid:
+        assert len(pyramid.levels) == 1

@@ -88,7 +88,7 @@ def test_lazy_arrays_have_overviews_for_the_session(rng: np.random.Generator) ->
     pyramid = open_pyramid(da.from_array(image, chunks=512))
     pyramid.build_overviews()
     assert len(pyramid.levels) == 3
-    folder = pyramid._overviews._folder
+    folder = pyramid._overviews._folder.path
     assert folder.is_dir()
     pyramid.close()
     assert not folder.exists()

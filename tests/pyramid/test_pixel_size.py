@@ -11,7 +11,7 @@ import tifffile
 
 from hrviewer.pyramid import open_pyramid, reopen_pyramid
 from hrviewer.pyramid.georeference import Georeference, metres_per_degree
-from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
 from hrviewer.runs.runner import image_info
 
 PIXELS = np.zeros((64, 96), np.uint8)
@@ -27,6 +27,8 @@ PIXELS = np.zeros((64, 96), np.uint8)
         ({"resolution": (40000, 20000), "resolutionunit": 3}, (0.5, 0.25)),
         ({"resolution": (1000, 1000), "resolutionunit": 3}, (10, 10)),
         ({"resolution": (300, 300), "resolutionunit": 2}, None),
+        ({"resolution": (2400, 2400), "resolutionunit": 2}, None),
+        ({"resolution": (101600, 50800), "resolutionunit": 2}, (0.5, 0.25)),
     ],
 )
 def test_pixel_size_of_tags(
@@ -47,8 +49,9 @@ def test_pixel_size_of_tags(
         ('PhysicalSizeX="0,325" PhysicalSizeY="0,5"', (0.5, 0.325)),
         ('PhysicalSizeX="2.5e-4" PhysicalSizeXUnit="mm" PhysicalSizeY="0.5"', (0.5, 0.25)),
         ('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.5"', (0.5, 0.25)),
-        ('PhysicalSizeX="unknown" PhysicalSizeY="0.5"', None),
-        ('PhysicalSizeX="-1" PhysicalSizeY="0.5"', None),
+        ('PhysicalSizeX="unknown" PhysicalSizeY="0.5"', (0.5, 0.5)),
+        ('PhysicalSizeX="0.5"', (0.5, 0.5)),
+        ('PhysicalSizeX="-1" PhysicalSizeY="nan"', None),
         ('PhysicalSizeX="0.5" PhysicalSizeY="0.5" PhysicalSizeXUnit="pixel"', None),
     ],
 )
@@ -148,3 +151,21 @@ def test_coordinates_as_text() -> None:
     assert utm.describe(10, 20) == "500004.00 E, 4999998.00 N EPSG:32633"
     degrees = Georeference("EPSG:4326", (0.1, 0, -10, 0, -0.1, 60), geographic=True)
     assert degrees.describe(700, 20) == "10.000000° S, 8.000000° W"
+
+
+@pytest.mark.parametrize(
+    ("length", "unit"),
+    [
+        (325_000, "pm"), (325_000, "picometer"), (3250, "Å"), (325, "nanometers"),
+        (0.325, "\\u00B5m"), (0.325, "μm"), (0.325, "microns"), (3.25e-4, "Millimetre"),
+        (3.25e-6, "dm"), (3.25e-10, "kilometer"), (1.2795e-5, "inches"), (1.0663e-6, "feet"),
+        (3.5543e-7, "yd"), (0.012795, "thou"), (9.2126e-4, "pt"),
+    ],
+)  # fmt: skip
+def test_units_of_length(length: float, unit: str) -> None:
+    assert micrometres(length, unit) == pytest.approx(0.325, rel=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["pixel", "reference frame", "", None, "s"])
+def test_other_units_are_unknown(unit: str | None) -> None:
+    assert micrometres(1, unit) is None

@@ -321,6 +321,33 @@ def test_sixteen_bit_gray_is_not_converted(tmp_path: Path, rng: np.random.Genera
     np.testing.assert_array_equal(whole(pyramid)[..., 0], image)
 
 
+@pytest.mark.parametrize("bands", [2, 3, 4])
+def test_sixteen_bit_colours_are_kept(tmp_path: Path, rng: np.random.Generator, bands: int) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    image = rng.integers(0, 4096, (60, 70, bands), np.uint16)
+    if bands != 3:
+        image[..., -1] = 65535
+        image[:20, :, -1] = 0
+    (tmp_path / "c.png").write_bytes(imagecodecs.png_encode(image))
+    with open_pyramid(tmp_path / "c.png") as pyramid:
+        assert pyramid.is_rgb == (bands > 2)
+        assert pyramid.value_range.ends == (0, 4095)
+        pixels, coverage = pyramid.read_with_coverage(pyramid.rect)
+        colours = 3 if bands > 2 else 1
+        np.testing.assert_array_equal(pixels[20:], image[20:, :, :colours])
+        assert (coverage is None) == (bands == 3)
+
+
+def test_colours_that_are_reduced_to_eight_bits_are_noted(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    image = rng.integers(0, 65536, (20, 30, 3), np.uint16)
+    (tmp_path / "c.ppm").write_bytes(b"P6 30 20 65535\n" + image.astype(">u2").tobytes())
+    with open_pyramid(tmp_path / "c.ppm") as pyramid:
+        assert pyramid.dtype == np.uint8
+        assert "16 bits per channel are read as 8" in pyramid.notes
+
+
 @pytest.mark.parametrize("tag", [1, 3, 6, 8])
 def test_exif_orientation(tmp_path: Path, tag: int) -> None:
     image = Image.fromarray(np.arange(60 * 80, dtype=np.uint16).reshape(60, 80).astype(np.uint8))

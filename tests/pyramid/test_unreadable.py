@@ -13,6 +13,7 @@ from PIL import Image
 
 from hrviewer.errors import HrviewerError, ParameterError
 from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid.readers import tiff_channels
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,19 @@ from hrviewer.pyramid import open_pyramid
         ("a.ims", b"\x89HDF\r\n\x1a\n" + bytes(2048), "is HDF5 (also Imaris and NetCDF 4)"),
         ("a.nc", b"CDF\x01" + bytes(64), "`gdal_translate -of COG IN OUT.tif`"),
         ("a.vrt", b"<VRTDataset rasterXSize='1'>", "is a virtual mosaic of GDAL"),
-        ("a.isyntax", b"<DataObject>", "is in the format iSyntax, which is not read"),
+        ("a.isyntax", b"<DataObject>", "`isyntax-to-tiff IN OUT.tiff` of libisyntax"),
+        (
+            "a.npy",
+            b"\x93NUMPY\x01\x00" + bytes(99),
+            "is a NumPy array: load it by np.load",
+        ),
+        ("a.grb", b"GRIB" + bytes(99), "is GRIB, which is not read: convert it by `gdal_translate"),
+        ("a.jxl", b"\xff\x0a" + bytes(9), "is JPEG XL"),
+        ("a.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "may be cut short, copy it again"),
+        ("a.ndpis", b"[NanoZoomer Digital Pathology Image Set]\n", "is a list of NDPI files"),
+        ("a.dcm", bytes(128) + b"DICM" + bytes(range(99)), "is DICOM, but no whole-slide image"),
+        ("a.mrxs", b"\xff\xd8\xff\xe0" + bytes(99), "folder of the same name is missing"),
+        ("a.kfb", b"KFB\xff", "export it as OME-TIFF or TIFF in its own viewer"),
         ("a.pdf", b"%PDF-1.7", "is a PDF"),
         ("a.csv", b"x,y\n1,2\n", "is a text file, not an image"),
         ("a.svs", b"\x01\x02\xff", "`vips tiffsave IN OUT.tif --tile --pyramid --bigtiff`"),
@@ -71,9 +84,7 @@ def test_another_reader_is_asked_for_a_coding_that_is_not_supported(
     path = tmp_path / "a.tif"
     pixels = np.arange(600, dtype=np.uint8).reshape(20, 30)
     Image.fromarray(pixels).save(path, compression="tiff_lzw")
-    monkeypatch.setattr(
-        "hrviewer.pyramid.readers.tiff.unsupported_coding", lambda key: "is in another coding"
-    )
+    monkeypatch.setattr(tiff_channels, "unsupported_coding", lambda key: "is in another coding")
     with open_pyramid(path) as image:
         np.testing.assert_array_equal(image[..., 0], pixels)
     # What Pillow does not decode either is refused by the first reason.
@@ -101,8 +112,6 @@ def test_a_wrong_option_is_not_called_an_unsupported_coding(
 ) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(path)
-    monkeypatch.setattr(
-        "hrviewer.pyramid.readers.tiff.unsupported_coding", lambda key: "is in another coding"
-    )
+    monkeypatch.setattr(tiff_channels, "unsupported_coding", lambda key: "is in another coding")
     with pytest.raises(ParameterError, match=r"a\.tif has no channel 5"):
         open_pyramid(path, channels=[5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from hrviewer.errors import HrviewerError, WriteError
 from hrviewer.paths import cache_folder
-from hrviewer.pyramid import open_pyramid, tile_cache
+from hrviewer.pyramid import folder_cache, open_pyramid, tile_cache
 from hrviewer.pyramid.readers import vips
 from hrviewer.pyramid.readers.pillow import PillowReader
 from hrviewer.pyramid.readers.vips import VipsReader
@@ -90,7 +91,7 @@ def test_a_full_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     path = tmp_path / "p.png"
     Image.fromarray(NOISE[..., :3]).save(path)
-    monkeypatch.setattr(vips.tempfile, "mkdtemp", fail)
+    monkeypatch.setattr(folder_cache.tempfile, "mkdtemp", fail)
     with open_pyramid(path) as pyramid, pytest.raises(WriteError, match="the disk is full"):
         pyramid.levels[0].read(0, 9, 0, 9)
 
@@ -116,3 +117,28 @@ def test_without_the_library_a_large_picture_is_refused_with_a_way(
     monkeypatch.setattr("hrviewer.pyramid.readers.pillow.MAX_PIXELS", 1000)
     with pytest.raises(HrviewerError, match=r'pip install "hrviewer\[pictures\]"'):
         open_pyramid(path)
+
+
+def test_the_oldest_pictures_go_but_none_that_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_cache, "MAX_FOLDER_BYTES", 1)
+    opened = []
+    for i in range(3):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(NOISE[..., :3] ^ i).save(path)
+        opened.append(open_pyramid(path))
+        opened[i].levels[0].read(1290, 1300, 0, 10)
+        opened[i]._reader._stream._thread.join()  # type: ignore[attr-defined]
+        if i == 0:
+            opened[0].close()
+    kept = {folder.name for folder in (cache_folder() / "pictures").iterdir()}
+    assert kept == {image.fingerprint for image in opened[1:]}
+    # Another process may have removed it: missing chunks must not read as zeros.
+    tile_cache().clear()
+    for folder in (cache_folder() / "pictures").iterdir():
+        shutil.rmtree(folder)
+    with pytest.raises(HrviewerError, match=r"was removed from .*; open it again"):
+        opened[2].levels[0].read(0, 10, 0, 10)
+    for image in opened[1:]:
+        image.close()

@@ -60,8 +60,8 @@ def cog(folder: Path, pixels: Pixels) -> Path:
     rasterio = pytest.importorskip("rasterio")
     path = folder / "cog.tif"
     with rasterio.open(
-        path, "w", driver="COG", width=192, height=128, count=3, dtype="uint16", blocksize=128,
-        photometric="RGB",
+        path, "w", driver="COG", width=pixels.shape[1], height=pixels.shape[0], count=3,
+        dtype="uint16", blocksize=128, photometric="RGB",
     ) as out:  # fmt: skip
         out.write((np.moveaxis(pixels, -1, 0) / 255 * 10_000).round().astype("u2"))
     return path
@@ -136,3 +136,47 @@ def test_a_model_for_colour_says_which_channels_it_takes(tmp_path: Path) -> None
     grey = run(write_channels(tmp_path / "b.ome.tif", None, 2), toy_bundle(), "patches", tile=64,
                progress=False, out=tmp_path / "b.run.zarr")  # fmt: skip
     assert any("takes channel 0 of 2 channels as grey" in note for note in grey.header["notes"])
+
+
+def dicom_crop(shared: Path, folder: Path) -> Path:
+    """Return what OpenSlide decodes of a slide in DICOM, whose pixels were compressed twice."""
+    openslide = pytest.importorskip("openslide")
+    slide = openslide.OpenSlide(sorted((shared / "data/wsi/CMU-1-Small-Region-dicom").iterdir())[0])
+    region = slide.read_region((0, 0), 0, slide.dimensions)
+    path = folder / "decoded.tif"
+    tifffile.imwrite(path, np.asarray(region.convert("RGB")), photometric="rgb", tile=(256, 256))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning:rasterio")
+def test_a_section_in_all_forms_has_one_count(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hrviewer_histology")
+    case = shared / "cases" / "formats" / "he_u8.tif"
+    pixels = tifffile.imread(case)
+    forms: dict[str, Path] = {"uint8": case, "float": case.with_name("he_f32_0to1.tif")}
+    writers: dict[str, Callable[[Path, Pixels], Path]] = {
+        "12 bits": tiff("u2", 16), "uint16": tiff("u2", 257), "float 0-255": tiff("f4", 1),
+        "planar": tiff("u1", 1, planarconfig="separate"), "RGBA": rgba, "OME-Zarr": ome_zarr,
+        "OME-TIFF": tiff("u2", 4, metadata={"axes": "YXS", "SignificantBits": 10}), "COG": cog,
+    }  # fmt: skip
+    for name, write in writers.items():
+        (tmp_path / name).mkdir()
+        forms[name] = write(tmp_path / name, pixels)
+
+    def count(name: str, path: Path, **options: Any) -> float:
+        result = run(path, "nuclei", "patches", progress=False, pixel_size=0.5,
+                     out=tmp_path / f"{name}.run.zarr", **options)  # fmt: skip
+        value: float = result.estimate["value"]
+        return value
+
+    expected = count("first", case)
+    assert expected > 10
+    for name, path in forms.items():
+        assert count(name, path) == pytest.approx(expected, rel=0.005), name
+    # The twin in DICOM has other pixels than the slide, but those that are independently decoded.
+    region = (600, 400, 512, 512)
+    twin = shared / "data/wsi/CMU-1-Small-Region-dicom"
+    assert count("dicom", twin, region=region) == pytest.approx(
+        count("decoded", dicom_crop(shared, tmp_path), region=region), rel=1e-6
+    )

@@ -102,6 +102,8 @@ class Reader(ABC):
         Place on Earth.
     stored_range : tuple of float, optional
         Smallest and largest value that pixels may have, according to the file.
+    value_range : tuple of float, optional
+        Pixel values that a model gets as 0 and 255, where the file states them as such.
     nodata : float, optional
         Pixel value that stands for "not measured".
     has_mask : bool
@@ -144,6 +146,7 @@ class Reader(ABC):
     pixel_size: tuple[float, float] | None = None
     georeference: Georeference | None = None
     stored_range: tuple[float, float] | None = None
+    value_range: tuple[float, float] | None = None
     nodata: float | None = None
     has_mask: bool = False
     is_rgb: bool = False

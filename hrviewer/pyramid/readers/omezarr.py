@@ -7,6 +7,7 @@ noted.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,8 +29,10 @@ from hrviewer.pyramid.readers.omezarr_series import (
     child,
     find_images,
     iter_fields,
+    list_fields,
     multiscales,
     ome_attributes,
+    read_mask,
     read_windows,
 )
 from hrviewer.pyramid.readers.omezarr_store import is_zipped_zarr, open_node
@@ -127,6 +130,8 @@ class OmeZarrReader(Reader):
         self._tiles = [
             ZarrTiles(array, axes, self.plane, self.selected_channels) for array in arrays
         ]
+        self._masks = read_mask(image, [tiles.shape[:2] for tiles in self._tiles], self.plane)
+        self.has_mask = bool(self._masks)
         self.set_levels([(tiles.shape, tiles.tile) for tiles in self._tiles])
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
@@ -134,10 +139,15 @@ class OmeZarrReader(Reader):
         tiles = self._tiles[level]
         (h, w, _), (th, tw) = tiles.shape, tiles.tile
         y, x = row * th, column * tw
-        pixels, size, *_ = tiles.read(y, min(y + th, h), x, min(x + tw, w))
+        window = y, min(y + th, h), x, min(x + tw, w)
+        pixels, size, *_ = tiles.read(*window)
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
-        return DecodedTile(pixels.astype(self.dtype, copy=False), size)
+        valid = None
+        if self._masks:
+            mask, mask_size, *_ = self._masks[level].read(*window)
+            valid, size = mask[..., 0] == 0, size + mask_size
+        return DecodedTile(pixels.astype(self.dtype, copy=False), size, valid=valid)
 
     def _read_own_attributes(self, image: Any) -> None:
         """Read what hrviewer writes besides OME-Zarr's metadata."""
@@ -147,6 +157,10 @@ class OmeZarrReader(Reader):
         nodata = own.get("nodata")
         if isinstance(nodata, (int, float)):
             self.nodata = float(nodata)
+        with suppress(TypeError, ValueError):
+            low, high = map(float, own.get("value_range") or ())
+            if low < high < math.inf and low > -math.inf:
+                self.value_range = low, high
         with suppress(KeyError, TypeError, ValueError):
             self.georeference = Georeference.from_record(own.get("georeference"))
 
@@ -159,7 +173,7 @@ class OmeZarrReader(Reader):
     def list_series(self) -> tuple[Series, ...]:
         """Return the images in the store; for a plate all its fields."""
         if "plate" in ome_attributes(self._root) and not self.series:
-            self.series = tuple(Series(path) for path in iter_fields(self._root))
+            self.series = tuple(map(Series, list_fields(self._root)))
         return self.series
 
     def _choose_image(self, wanted: str | int | None) -> tuple[Any, Mapping[str, Any]]:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from hrviewer.pyramid.series import Series, kind_by_name
 from hrviewer.pyramid.value_range import stored_range
+from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
 __all__ = [
+    "MASK_PATH",
     "ZarrImage",
     "child",
     "find_images",
     "iter_fields",
+    "list_fields",
     "multiscales",
     "ome_attributes",
+    "read_mask",
     "read_windows",
 ]
+
+MASK_PATH = "labels/no_data"
+"""Where an image that hrviewer wrote has its mask, as labels that other programs display."""
+
+MAX_REQUESTS = 16
+"""Wells that are read at once."""
 
 MAX_DEPTH = 3
 """Depth to which a store without OME metadata of its own is searched for images."""
@@ -89,13 +100,61 @@ def find_images(group: Any) -> list[ZarrImage]:
 
 def iter_fields(group: Any) -> Iterator[str]:
     """Yield the paths of a plate's fields; a well that does not list any may have a field 0."""
-    for well in ome_attributes(group)["plate"].get("wells", ()):
-        path = str(well.get("path", ""))
-        node = child(group, path)
-        if node is None:
-            continue
-        images = ome_attributes(node).get("well", {}).get("images", [{"path": "0"}])
-        yield from (f"{path}/{image.get('path')}" for image in images)
+    for path in _well_paths(group):
+        yield from _fields_of_well(group, path)
+
+
+def list_fields(group: Any) -> list[str]:
+    """Return the paths of a plate's fields; several wells are read at once, as they may be remote.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        The plate.
+    """
+    with ThreadPoolExecutor(MAX_REQUESTS) as pool:
+        found = pool.map(lambda path: _fields_of_well(group, path), _well_paths(group))
+        return [field for fields in found for field in fields]
+
+
+def _well_paths(group: Any) -> list[str]:
+    return [str(well.get("path", "")) for well in ome_attributes(group)["plate"].get("wells", ())]
+
+
+def _fields_of_well(group: Any, path: str) -> list[str]:
+    node = child(group, path)
+    if node is None:
+        return []
+    images = ome_attributes(node).get("well", {}).get("images", [{"path": "0"}])
+    return [f"{path}/{image.get('path')}" for image in images]
+
+
+def read_mask(
+    image: Any, shapes: Sequence[tuple[int, int]], plane: Mapping[str, int]
+) -> list[ZarrTiles]:
+    """Return the levels of the mask that hrviewer writes with an image, 1 where it has no data.
+
+    Parameters
+    ----------
+    image : zarr.Group
+        The image.
+    shapes : sequence of (int, int)
+        Height and width of its levels; a mask of other levels is not used.
+    plane : mapping
+        The plane that is read.
+    """
+    own = image.attrs.get("hrviewer")
+    path = own.get("mask") if isinstance(own, dict) else None
+    node = child(image, MASK_PATH) if path == MASK_PATH else None
+    found = []
+    for multiscale in multiscales(node)[:1]:
+        axes = "".join(str(axis.get("name")) for axis in multiscale.get("axes", ()))
+        for dataset in multiscale.get("datasets", ()):
+            array = child(node, str(dataset.get("path", "")))
+            if array is None or getattr(array, "ndim", 0) != len(axes):
+                return []
+            found.append(ZarrTiles(array, axes, plane))
+    return found if [tiles.shape[:2] for tiles in found] == list(shapes) else []
 
 
 def _collection_paths(group: Any) -> list[str]:

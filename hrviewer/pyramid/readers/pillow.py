@@ -25,6 +25,7 @@ from hrviewer.pyramid.readers.base import (
     UnsupportedFormat,
     reporting,
 )
+from hrviewer.pyramid.readers.picture_header import png_mode, stored_bits
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
@@ -52,6 +53,9 @@ NATIVE_MODES = {
     "F": "f4",
 }
 """Pillow's modes that are read without conversion, and their types."""
+
+COLOUR_MODES = ("LA", "RGB", "RGBA")
+"""Modes of several bands."""
 
 # Pillow's own guard against huge images is a global variable; ours is MAX_PIXELS.
 _pillow_limit_lock = threading.Lock()
@@ -121,8 +125,16 @@ class PillowReader(Reader):
         self.fingerprint = fingerprint.of_files([path])
         self.set_plane({}, plane)
         self._mode = _output_mode(image.mode, "transparency" in image.info)
-        bands = len(self._mode) if self._mode in ("LA", "RGB", "RGBA") else 1
         self.dtype = np.dtype(NATIVE_MODES[self._mode])
+        self._deep = False
+        if self._mode in COLOUR_MODES and (bits := stored_bits(self.path, image)) > 8:
+            upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
+            mode = png_mode(self.path) if image.format == "PNG" else None
+            if mode and upright and "transparency" not in image.info:
+                self._deep, self._mode, self.dtype = True, mode, np.dtype(np.uint16)
+            else:
+                self.notes.append(f"{bits} bits per channel are read as 8")
+        bands = len(self._mode) if self._mode in COLOUR_MODES else 1
         self._channels, self._alpha = self.set_bands(
             bands, channels, alpha=self._mode.endswith("A")
         )
@@ -159,13 +171,7 @@ class PillowReader(Reader):
             if self._decoded is not None:
                 return self._decoded, False
             start = time.perf_counter()
-            from PIL import ImageOps
-
-            with _open_header(str(self.path)) as image:
-                ImageOps.exif_transpose(image, in_place=True)
-                upright = image
-                pixels = np.asarray(_convert(upright, self._mode), self.dtype)
-            pixels = pixels.reshape(self._shape)
+            pixels = self._read_pixels().reshape(self._shape)
             if pixels.shape[0] * pixels.shape[1] > IN_MEMORY_LIMIT:
                 with tempfile.TemporaryFile() as file:  # the mapping outlives it
                     spilled = np.memmap(file, pixels.dtype, "w+", shape=pixels.shape)
@@ -174,6 +180,17 @@ class PillowReader(Reader):
             self._decoded = pixels
             self._seconds = time.perf_counter() - start
             return pixels, True
+
+    def _read_pixels(self) -> np.ndarray[Any, np.dtype[Any]]:
+        if self._deep:
+            import imagecodecs
+
+            return np.asarray(imagecodecs.png_decode(Path(str(self.path)).read_bytes()), self.dtype)
+        from PIL import ImageOps
+
+        with _open_header(str(self.path)) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(_convert(image, self._mode), self.dtype)
 
     def check(self) -> None:
         """Decode the middle tile; of a large picture check the file without decoding it."""

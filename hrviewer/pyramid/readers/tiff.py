@@ -34,6 +34,7 @@ from hrviewer.pyramid.readers.base import (
 )
 from hrviewer.pyramid.readers.byte_reader import ByteReader
 from hrviewer.pyramid.readers.tiff_channels import (
+    find_colour_samples,
     has_rgb_samples,
     mask_pages,
     read_channels,
@@ -48,13 +49,13 @@ from hrviewer.pyramid.readers.tiff_series import (
     list_series,
     open_tiff,
 )
+from hrviewer.pyramid.readers.tiff_side_files import SideFiles, open_side_files
 from hrviewer.pyramid.readers.tiff_tags import (
     JPEG_COMPRESSIONS,
     ORIENTATIONS,
     read_nodata,
     read_stored_range,
     read_tag,
-    unsupported_coding,
 )
 from hrviewer.pyramid.remote import RemoteFile, is_url, url_name
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -112,8 +113,8 @@ class TiffReader(Reader):
             )
         with reporting(f"{path.name} is not a readable TIFF", UnsupportedFormat):
             tiff, remote = open_tiff(str(obj))
-            with tiff:
-                return cls(str(obj), path.name, tiff, plane, channels, series, remote)
+            with tiff, open_side_files(str(obj)) as beside:
+                return cls(str(obj), path.name, tiff, plane, channels, series, beside, remote)
 
     def __init__(
         self,
@@ -123,25 +124,25 @@ class TiffReader(Reader):
         plane: Mapping[str, int],
         channels: ChannelSelection | None,
         wanted: str | int | None,
+        beside: SideFiles,
         remote: RemoteFile | None = None,
     ) -> None:
         self.name, self.path = name, path
         if remote is None:
-            self.fingerprint = fingerprint.of_files([Path(path)])
+            self.fingerprint = fingerprint.of_files([Path(path), *beside.paths])
         else:
             self.fingerprint = fingerprint.of_text(path, remote.version, str(remote.size))
         self.notes = []
         self._remote = remote
         self._files: dict[str, ByteReader | RemoteFile] = {}
         self._lock = threading.Lock()
-        self._alpha: int | None = None
         self._masks: dict[int, StoredLevel] = {}
         # The levels' arrays may outlive the pyramid, so files are closed with the reader.
         self._finalize = weakref.finalize(self, _close_files, self._files)
         entries = list_series(tiff)
         series = entries[self.set_series(describe_series(entries), wanted)]
         key = series.keyframe
-        self._colour_samples = self._find_colour_samples(key)
+        self._colour_samples, self._alpha = find_colour_samples(name, key)
         self._orientation = ORIENTATIONS.get(read_tag(key, "Orientation"), ORIENTATIONS[1])
         sizes = {
             axis.lower(): size
@@ -184,52 +185,38 @@ class TiffReader(Reader):
             self.notes.append(UNKNOWN_PIXEL_SIZE)
         elif self._orientation[0]:
             self.pixel_size = self.pixel_size[::-1]
-        which = [*self.plane.items()]
-        self._levels = [
-            self._inspect_level(level, dict(which), sizes)
-            for level in series.levels
+        stored = list(series.levels)
+        if key is tiff.pages[0] and not sizes:
+            stored += map(SinglePage, beside.overviews)
+        stored = [
+            self._inspect_level(level, dict(self.plane), sizes)
+            for level in stored
             if level.keyframe.dtype == key.dtype
             and level.keyframe.samplesperpixel == key.samplesperpixel
         ]
-        masks = mask_pages(tiff)
-        for i, stored in enumerate(self._levels):
-            page = masks.get((stored.height, stored.width))
-            if page is not None:
-                self._masks[i] = self._inspect_level(SinglePage(page), {}, {})
+        self._levels = self._find_masks(stored, mask_pages(tiff) | beside.masks)
         self.has_mask = bool(
             self._masks or self._alpha is not None or any(map(is_sparse, self._levels))
         )
         layouts, leads = zip(*(self._layout(stored) for stored in self._levels), strict=True)
         self.set_levels(layouts, leads)
 
-    def _find_colour_samples(self, key: Any) -> list[int]:
-        """Return the colour samples; refuse what would need colour management."""
-        import tifffile
+    def _find_masks(self, levels: list[StoredLevel], masks: Mapping[Any, Any]) -> list[StoredLevel]:
+        """Find the masks of levels, and return the levels that can be used.
 
-        if key.dtype is None:
-            raise ImageReadError(
-                f"{self.name} stores pixels as {key.bitspersample} bits; {TO_TILED_TIFF}"
-            )
-        if 0 in key.shaped:
-            raise ImageReadError(f"{self.name} has no pixels (one side is 0)")
-        if key.shaped[1] != 1:
-            raise ImageReadError(
-                f"{self.name} stores volumes within a page: convert it by `bfconvert IN "
-                "OUT.ome.tif`"
-            )
-        if key.photometric not in (0, 1, 2, 3, 4, 6):
-            kind = getattr(key.photometric, "name", key.photometric)
-            raise ImageReadError(
-                f"{self.name} has {kind} colours; convert it to RGB, for example by "
-                "`vips colourspace IN OUT.tif srgb`"
-            )
-        if reason := unsupported_coding(key):
-            raise UnsupportedFormat(f"{self.name} {reason}; {TO_TILED_TIFF}")
-        alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
-        first = key.samplesperpixel - len(key.extrasamples)
-        transparent = {first + at for at, kind in enumerate(key.extrasamples) if kind in alpha}
-        self._alpha = min(transparent, default=None)
-        return [band for band in range(key.samplesperpixel) if band not in transparent]
+        A coarse level without a mask would show pixels without data: it is left out if the finest
+        level has one.
+        """
+        pages = [masks.get((level.height, level.width)) for level in levels]
+        if pages[0] is None:
+            return levels
+        usable = [i for i, page in enumerate(pages) if page is not None]
+        self._masks = {
+            at: self._inspect_level(SinglePage(pages[i]), {}, {}) for at, i in enumerate(usable)
+        }
+        if len(usable) < len(levels):
+            self.notes.append("coarse levels without the mask of the image are left out")
+        return [levels[i] for i in usable]
 
     @staticmethod
     def _is_palette(key: Any) -> bool:

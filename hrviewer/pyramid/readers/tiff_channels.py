@@ -9,16 +9,66 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.channels import ChannelInfo
-from hrviewer.pyramid.readers.tiff_tags import ome_pixels, read_tag
+from hrviewer.pyramid.readers.base import UnsupportedFormat
+from hrviewer.pyramid.readers.tiff_tags import ome_pixels, read_tag, unsupported_coding
+from hrviewer.pyramid.unreadable import TO_TILED_TIFF
 
-__all__ = ["has_rgb_samples", "mask_pages", "read_channels", "ycbcr_to_rgb"]
+__all__ = [
+    "find_colour_samples",
+    "has_rgb_samples",
+    "is_mask",
+    "mask_pages",
+    "read_channels",
+    "ycbcr_to_rgb",
+]
 
 RGB, YCBCR = 2, 6
 """Values of the tag PhotometricInterpretation."""
 
 MASK = 4
 """Bit of the tag NewSubfileType."""
+
+
+def find_colour_samples(name: str, key: Any) -> tuple[list[int], int | None]:
+    """Return the samples of a page that are colours or bands, and the one that is transparency.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file, for messages.
+    key : tifffile.TiffPage
+        The page.
+
+    Raises
+    ------
+    ImageReadError
+        If its colours would need colour management, or its coding is not supported.
+    """
+    import tifffile
+
+    if key.dtype is None:
+        raise ImageReadError(f"{name} stores pixels as {key.bitspersample} bits; {TO_TILED_TIFF}")
+    if 0 in key.shaped:
+        raise ImageReadError(f"{name} has no pixels (one side is 0)")
+    if key.shaped[1] != 1:
+        raise ImageReadError(
+            f"{name} stores volumes within a page: convert it by `bfconvert IN OUT.ome.tif`"
+        )
+    if key.photometric not in (0, 1, 2, 3, 4, 6):
+        kind = getattr(key.photometric, "name", key.photometric)
+        raise ImageReadError(
+            f"{name} has {kind} colours; convert it to RGB, for example by "
+            "`vips colourspace IN OUT.tif srgb`"
+        )
+    if reason := unsupported_coding(key):
+        raise UnsupportedFormat(f"{name} {reason}; {TO_TILED_TIFF}")
+    alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+    first = key.samplesperpixel - len(key.extrasamples)
+    transparent = {first + at for at, kind in enumerate(key.extrasamples) if kind in alpha}
+    samples = [band for band in range(key.samplesperpixel) if band not in transparent]
+    return samples, min(transparent, default=None)
 
 
 def has_rgb_samples(key: Any) -> bool:
@@ -43,15 +93,29 @@ def read_channels(tiff: Any, series: Any, count: int) -> list[ChannelInfo]:
     return [*found[:count], *[ChannelInfo()] * (count - len(found))]
 
 
-def mask_pages(tiff: Any) -> dict[tuple[int, int], Any]:
-    """Return the pages that are masks of an image, by height and width."""
+def is_mask(page: Any) -> bool:
+    """Whether the tags of a page call it a mask."""
+    # Frames share the tags of their keyframe, which is no mask.
+    tags = getattr(page, "tags", None)
+    return tags is not None and bool(int(read_tag(page, "NewSubfileType") or 0) & MASK)
+
+
+def mask_pages(tiff: Any, *, every: bool = False) -> dict[tuple[int, int], Any]:
+    """Return the pages that are masks of an image, by height and width.
+
+    Parameters
+    ----------
+    tiff : tifffile.TiffFile
+        The file.
+    every : bool
+        Whether it holds masks only, whatever their tags.
+    """
     masks: dict[tuple[int, int], Any] = {}
     for page in tiff.pages:
-        # Frames share the tags of their keyframe, which is no mask.
-        tags = getattr(page, "tags", None)
-        if tags is None or not int(read_tag(page, "NewSubfileType") or 0) & MASK:
+        usable = is_mask(page) or (every and getattr(page, "tags", None) is not None)
+        if not usable or page.dtype is None:
             continue
-        if page.dtype is not None and page.samplesperpixel == 1 and page.shaped[1] == 1:
+        if page.samplesperpixel == 1 and page.shaped[1] == 1:
             masks[page.imagelength, page.imagewidth] = page
     return masks
 

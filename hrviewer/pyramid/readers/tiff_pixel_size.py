@@ -18,6 +18,7 @@ PRINTER_DPI = {72, 96, 120, 144, 180, 240, 360, 720, 1440}
 """Dots per inch of screens and printers, besides the multiples of 50."""
 MAX_PRINTER_DPI = 4800
 INCH = 25_400.0
+RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
 def read_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
@@ -84,6 +85,8 @@ def _ome(tiff: Any, series: Any) -> tuple[float, float] | None:
     match sides:
         case [float(y), float(x)]:
             return y, x
+        case [float(side)]:  # one side only: pixels are square
+            return side, side
     return None
 
 
@@ -115,8 +118,8 @@ def _ventana(tiff: Any) -> tuple[float, float] | None:
 
 
 def _resolution(tiff: Any, key: Any) -> tuple[float, float] | None:
-    """Use the resolution tags in centimetres (scanners) or in ImageJ's own unit."""
-    unit = "cm" if read_tag(key, "ResolutionUnit") == 3 else None
+    """Use the resolution tags, or their numbers in ImageJ's own unit."""
+    unit = RESOLUTION_UNITS.get(int(read_tag(key, "ResolutionUnit") or 0))
     if tiff.is_imagej:
         unit = str((tiff.imagej_metadata or {}).get("unit", ""))
     sides = []
@@ -125,6 +128,9 @@ def _resolution(tiff: Any, key: Any) -> tuple[float, float] | None:
             case (int(count), int(per)) if count > 0 and per > 0:
                 sides.append(micrometres(per / count, unit))
     match sides:
+        # Per inch, only what no printer has is a scanner's.
+        case [float(y), float(x)] if unit == "inch" and max(y, x) > INCH / MAX_PRINTER_DPI:
+            return None
         case [float(y), float(x)] if not (is_printers(y) and is_printers(x)):
             return y, x
     return None

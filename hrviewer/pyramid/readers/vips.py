@@ -8,7 +8,6 @@ next session finds the tiles.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from hrviewer.errors import HrviewerError, ImageReadError, write_error
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.folder_cache import FolderCache
 from hrviewer.pyramid.readers.base import ChannelSelection, Reader, reporting
 from hrviewer.pyramid.readers.pillow import IN_MEMORY_LIMIT, PillowReader, picture_size
 from hrviewer.pyramid.series import Series
@@ -132,10 +132,10 @@ class _Conversion:
         self, path: str, key: str, shape: tuple[int, int, int], dtype: np.dtype[Any], name: str
     ) -> None:
         self.shape, self._dtype, self._path, self._name = shape, dtype, path, name
-        self._folder = cache_folder() / "pictures" / key
+        self._folder = FolderCache(cache_folder() / "pictures" / key)
         self._condition = threading.Condition()
         self._array: Any = None
-        self._strips = 0
+        self._strips, self._finished = 0, False
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._cancelled = threading.Event()
@@ -145,11 +145,11 @@ class _Conversion:
         """Return a tile, once its strip is there."""
         y, x = row * TILE, column * TILE
         with self._condition:
-            if self._array is None and self._folder.is_dir():
+            if self._array is None and self._folder.open():
                 import zarr
 
-                self._array = zarr.open_array(self._folder, mode="r")
-                self._strips = -(-self.shape[0] // TILE)
+                self._array = zarr.open_array(self._folder.path, mode="r")
+                self._strips, self._finished = -(-self.shape[0] // TILE), True
             if self._thread is None and row >= self._strips and self._error is None:
                 self._thread = threading.Thread(
                     target=self._convert, name="hrviewer-picture", daemon=True
@@ -160,7 +160,10 @@ class _Conversion:
             if row >= self._strips and self._error is not None:
                 raise self._error
             # Inside the lock: chunks that are moved away meanwhile would read as zeros.
-            return np.asarray(self._array[y : y + TILE, x : x + TILE])
+            pixels = np.asarray(self._array[y : y + TILE, x : x + TILE])
+            if self._finished:
+                self._folder.check(self._name)
+            return pixels
 
     def cancel(self) -> None:
         """Stop; what is unfinished is removed."""
@@ -170,15 +173,14 @@ class _Conversion:
             thread.join()
         if self._unfinished is not None:
             shutil.rmtree(self._unfinished, ignore_errors=True)
+        self._folder.close()
 
     def _convert(self) -> None:
         import zarr
 
         height, width, bands = self.shape
         try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self._folder.parent))
-            self._unfinished = unfinished
+            self._unfinished = unfinished = self._folder.start()
             array: Any = zarr.create_array(
                 unfinished, shape=self.shape, chunks=(TILE, TILE, bands), dtype=self._dtype
             )
@@ -193,13 +195,12 @@ class _Conversion:
                     self._array, self._strips = array, strip + 1
                     self._condition.notify_all()
             with self._condition:
-                if not self._folder.exists():  # another process may have finished, too
-                    unfinished.rename(self._folder)
-                self._array = zarr.open_array(self._folder, mode="r")
+                self._folder.finish(unfinished)
+                self._array, self._finished = zarr.open_array(self._folder.path, mode="r"), True
         except Exception as error:
             # libvips has errors of its own: those of the system are of the cache folder.
             if isinstance(error, OSError) and not isinstance(error, HrviewerError):
-                error = write_error(self._folder.parent, error)
+                error = write_error(self._folder.path.parent, error)
             with self._condition:
                 self._error = error
                 self._condition.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.channels import ChannelInfo
+from hrviewer.pyramid.series import Series
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import METADATA_KEY
 from hrviewer.viewer.widgets.common import Form
@@ -70,8 +72,7 @@ class ImageForm(QWidget):
 
     def _make_form(self, pyramid: Pyramid) -> Form:
         form = Form()
-        # Of a remote plate, listing the fields takes a request for each well.
-        if pyramid.selected_series is not None and "://" not in str(pyramid.path):
+        if pyramid.selected_series is not None:
             self.series = self._make_series(pyramid)
             form.add("Series", self.series, "The image of the file that is shown and inferred")
         for axis, size in pyramid.plane_sizes.items():
@@ -93,11 +94,25 @@ class ImageForm(QWidget):
     def _make_series(self, pyramid: Pyramid) -> QComboBox:
         field = QComboBox()
         field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        for entry in pyramid.series:
-            field.addItem(str(entry), entry.id)
-        field.setCurrentIndex(field.findData(pyramid.selected_series))
         field.activated.connect(self._set_series)
+        if "://" not in str(pyramid.path):
+            fill_series(field, pyramid, pyramid.series)
+            return field
+        # Of a remote plate, listing the fields takes a request for each well.
+        fill_series(field, pyramid, [Series(str(pyramid.selected_series))])
+        self.controller.background.submit(
+            "read",
+            lambda task: pyramid.series,
+            partial(self._list_series, pyramid),
+            failed=lambda error: None,  # the series that is open remains
+            owner=self.controller.state.image,
+            clear_errors=False,
+        )
         return field
+
+    def _list_series(self, pyramid: Pyramid, series: Sequence[Series]) -> None:
+        if pyramid is self._pyramid and self.series is not None:
+            fill_series(self.series, pyramid, series)
 
     def _make_menu(self, pyramid: Pyramid) -> QToolButton:
         button = QToolButton()
@@ -152,6 +167,14 @@ class ImageForm(QWidget):
         self.controller.image_loader.open(
             pyramid.path, replaced=self.controller.state.image, **{**options, **changed}
         )
+
+
+def fill_series(field: QComboBox, pyramid: Pyramid, series: Sequence[Series]) -> None:
+    """List series in a field, and select the one that is open."""
+    field.clear()
+    for entry in series:
+        field.addItem(str(entry), entry.id)
+    field.setCurrentIndex(field.findData(pyramid.selected_series))
 
 
 def channel_title(infos: tuple[ChannelInfo, ...], index: int) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from napari.components import ViewerModel
 
+from benchmarks.range_server import RangeServer
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import is_image_layer
 from hrviewer.viewer.widgets.image_form import ImageForm
@@ -94,3 +96,33 @@ def test_another_series_takes_the_place_of_the_image(qtbot, opened, tmp_path):
     assert controller.state.image.source.pyramid().selected_series == "1"
     assert controller.state.image.source.shape == (30, 20)
     assert len(controller.state.images) == 2
+
+
+def test_the_fields_of_a_remote_plate_are_listed_on_a_thread(qtbot, opened, tmp_path):
+    pytest.importorskip("aiohttp")
+    controller, form = opened
+    wells = [{"path": f"A/{i}"} for i in range(1, 4)]
+    plate = zarr.open_group(tmp_path / "plate.zarr", mode="w", zarr_format=3)
+    plate.attrs["ome"] = {"version": "0.5", "plate": {"wells": wells}}
+    for well in wells:
+        group = plate.create_group(well["path"])
+        group.attrs["ome"] = {"version": "0.5", "well": {"images": [{"path": "0"}]}}
+        field = group.create_group("0")
+        field.create_array("0", data=STACK[0, 0])
+        image = {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}
+        field.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    with RangeServer(tmp_path) as server:
+        controller.image_loader.open(f"{server.url}/plate.zarr")
+        wait(qtbot, controller)
+        assert form.series.currentData() == "A/1/0"
+
+        def listed():
+            controller.tick()
+            assert form.series.count() == 3
+
+        qtbot.waitUntil(listed, timeout=20_000)
+        assert form.series.currentData() == "A/1/0"
+        form.series.setCurrentIndex(2)
+        form.series.activated.emit(2)
+        wait(qtbot, controller)
+        assert controller.state.image.source.pyramid().selected_series == "A/3/0"

@@ -1,0 +1,88 @@
+"""The window never waits for the network: it pans while a server holds its answers back."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import tifffile
+
+from benchmarks.range_server import RangeServer
+from hrviewer.pyramid import tile_cache
+from hrviewer.pyramid.remote import RemoteFile
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.image.layer_refresh import tile_loader_of
+
+pytest.importorskip("aiohttp")
+SIDE = 3072
+
+
+@pytest.fixture
+def readers(monkeypatch):
+    """The threads that read remote files."""
+    found = []
+    for name in ("__init__", "read"):
+        original = getattr(RemoteFile, name)
+
+        def recorded(*args, original=original):
+            found.append(threading.current_thread())
+            return original(*args)
+
+        monkeypatch.setattr(RemoteFile, name, recorded)
+    return found
+
+
+@pytest.fixture
+def server(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE // 8, SIDE // 8), np.uint8)
+    pixels = pixels.repeat(8, 0).repeat(8, 1)
+    options = {"tile": (256, 256), "photometric": "minisblack", "compression": "zlib"}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(pixels, subifds=2, **options)
+        for step in (2, 4):
+            file.write(pixels[::step, ::step], subfiletype=1, **options)
+    tile_cache().clear()
+    with RangeServer(tmp_path) as server:
+        server.pixels = pixels
+        yield server
+
+
+def test_the_window_pans_while_the_server_is_silent(
+    make_napari_viewer, qtbot, server, readers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+    viewer = make_napari_viewer(show=True)
+    controller = Controller(viewer, run_folder=tmp_path / "runs")
+
+    def ticks(condition):
+        def ticked():
+            controller.tick()
+            assert condition()
+
+        qtbot.waitUntil(ticked, timeout=20_000)
+
+    server.gate.clear()
+    controller.image_loader.open(f"{server.url}/a.tif")
+    ticks(lambda: server.waiting)
+    assert controller.image_loader.is_running
+    server.gate.set()
+    ticks(lambda: not controller.image_loader.is_running)
+    layer = controller.image_layer
+    loader = tile_loader_of(layer)
+    ticks(lambda: loader.coarsest_loaded and not loader.is_loading)
+    server.gate.clear()
+    for y, x in ((800, 800), (1500, 1200), (2400, 2300)):
+        viewer.scene.camera.center, viewer.scene.camera.zoom = (y, x), 2.0
+        viewer.screenshot(flash=False)  # drawn from the coarse level, although tiles are missing
+        assert layer.data_level == 0
+        assert loader.is_loading
+        ticks(lambda: server.waiting)
+    server.gate.set()
+    ticks(lambda: not loader.is_loading)
+    (y0, x0), (y1, x1) = layer.corner_pixels
+    shown = loader.read_available(0, (y0, y1, x0, x1))[..., 0]
+    np.testing.assert_array_equal(shown, server.pixels[y0:y1, x0:x1])
+    controller.close()
+    assert readers
+    assert threading.main_thread() not in readers
