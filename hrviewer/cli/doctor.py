@@ -28,6 +28,7 @@ Rows = list[tuple[str, str]]
 
 PACKAGES = (
     "numpy", "zarr", "dask", "tifffile", "imagecodecs", "openslide-python", "rasterio", "pydantic",
+    "slideio", "nd2", "liffile", "pyvips", "fsspec",
     "torch", "timm", "onnxruntime", "onnxruntime-gpu", "napari", "vispy", "qtpy", "PyQt6",
     "PySide6", "PyQt5", "magicgui", "pandas", "pyarrow", "matplotlib", "scikit-image", "xarray",
 )  # fmt: skip

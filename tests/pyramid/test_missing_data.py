@@ -156,3 +156,78 @@ def test_overviews_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "b.tif.ovr").write_bytes(b"II*\0cut short")
     with open_pyramid(tmp_path / "b.tif") as pyramid:
         assert len(pyramid.levels) == 1
+
+
+INDICES = (np.arange(64 * 64, dtype=np.uint8).reshape(64, 64) // 64) % 4
+COLOURS = np.array([(255, 255, 255), (0, 0, 0), (10, 200, 30), (200, 30, 10)])
+GDAL_NODATA = 42113
+
+
+def write_nodata(folder: Path, value: str, pixels: Pixels, **options: Any) -> Path:
+    path = folder / "a.tif"
+    tag = (GDAL_NODATA, 2, 0, value, True)
+    tifffile.imwrite(path, pixels, extratags=[tag], metadata=None, **options)
+    return path
+
+
+def test_the_nodata_value_of_a_palette_is_an_index(tmp_path: Path) -> None:
+    table = np.zeros((3, 256), np.uint16)
+    table[:, :4] = COLOURS.T * 257
+    path = write_nodata(tmp_path, "0", INDICES, photometric="palette", colormap=table)
+    with open_pyramid(path) as image:
+        pixels, coverage = image.read_with_coverage(image.rect)
+        assert coverage is not None
+        np.testing.assert_array_equal(coverage > 0, INDICES != 0)  # black, index 1, has data
+        np.testing.assert_array_equal(pixels[INDICES > 0], COLOURS[INDICES[INDICES > 0]])
+
+
+def test_a_palette_of_bytes(tmp_path: Path) -> None:
+    table = np.zeros((3, 256), np.uint16)
+    table[:, :4] = COLOURS.T
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, INDICES, photometric="palette", colormap=table)
+    with open_pyramid(path) as image:
+        np.testing.assert_array_equal(image[...], COLOURS[INDICES])
+
+
+def test_the_nodata_value_where_white_is_zero(tmp_path: Path) -> None:
+    path = write_nodata(tmp_path, "0", INDICES * 10, photometric="miniswhite")
+    with open_pyramid(path) as image:
+        assert image.nodata == 255
+        assert image.data_area(image.rect) == (INDICES != 0).sum()
+
+
+def test_the_nodata_value_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, INDICES.astype(np.float32) * 5)
+    with open_pyramid(path) as image:
+        assert image.nodata is None
+        plain = image.fingerprint
+    band = '<PAMRasterBand band="1"><NoDataValue>5.0</NoDataValue></PAMRasterBand>'
+    beside = tmp_path / "a.tif.aux.xml"
+    beside.write_text(f"<PAMDataset>{band}</PAMDataset>")
+    with open_pyramid(path) as image:
+        assert image.nodata == 5
+        assert image.fingerprint != plain
+        assert image.data_area(image.rect) == (INDICES != 1).sum()
+    beside.write_text("<PAMDataset>")
+    with open_pyramid(path) as image:
+        assert image.nodata is None
+
+
+@pytest.mark.parametrize(("name", "bands"), [("near infrared", 4), ("alpha mask", 3), ("", 3)])
+def test_a_band_that_is_marked_as_alpha_but_named_otherwise_is_a_band(
+    tmp_path: Path, name: str, bands: int
+) -> None:
+    item = f'<Item name="DESCRIPTION" sample="3" role="description">{name}</Item>'
+    tags = [(42112, 2, 0, f"<GDALMetadata>{item}</GDALMetadata>", True)]
+    pixels = np.full((20, 30, 4), 9, np.uint8)
+    pixels[:5, :, 3] = 0  # water
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, pixels, photometric="rgb", extrasamples=["unassalpha"], extratags=tags, metadata=None
+    )
+    with open_pyramid(path) as image:
+        assert image.channels == bands
+        assert image.is_rgb
+        assert image.has_mask == (bands == 3)

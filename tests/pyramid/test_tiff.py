@@ -281,7 +281,7 @@ def test_imagej_pixel_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("per_cm", "unit", "wanted"),
-    [(20000, "centimeter", 0.5), (28.35, "centimeter", None), (50800, "inch", None)],
+    [(20000, "centimeter", 0.5), (28.35, "centimeter", None), (50800, "inch", 0.5)],
 )
 def test_resolution_tags_are_used_if_plausible(
     tmp_path: Path, per_cm: float, unit: str, wanted: float | None

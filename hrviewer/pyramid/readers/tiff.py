@@ -173,7 +173,11 @@ class TiffReader(Reader):
         self.dtype = (
             np.dtype(np.uint8) if self._is_palette(key) else native_dtype(self.name, key.dtype)
         )
-        self.nodata = read_nodata(key)
+        self._stored_nodata = read_nodata(key, path)
+        if self._stored_nodata is not None and read_tag(key, "GDAL_NODATA") is None:
+            beside_it = f"no data {self._stored_nodata}"  # of another file
+            self.fingerprint = fingerprint.of_text(self.fingerprint, beside_it)
+        self.nodata = self._output_nodata(key)
         self.stored_range = read_stored_range(tiff, series)
         if self._orientation == ORIENTATIONS[1]:
             self.georeference = read_georeference(key)
@@ -196,7 +200,10 @@ class TiffReader(Reader):
         ]
         self._levels = self._find_masks(stored, mask_pages(tiff) | beside.masks)
         self.has_mask = bool(
-            self._masks or self._alpha is not None or any(map(is_sparse, self._levels))
+            self._masks
+            or self._alpha is not None
+            or any(map(is_sparse, self._levels))
+            or (palette and self._stored_nodata is not None)
         )
         layouts, leads = zip(*(self._layout(stored) for stored in self._levels), strict=True)
         self.set_levels(layouts, leads)
@@ -344,7 +351,21 @@ class TiffReader(Reader):
         if self._alpha is not None:
             opaque = pixels[..., self._alpha] > 0
             valid = opaque if valid is None else opaque & valid
+        if self._stored_nodata is not None and self._is_palette(stored.keyframe):
+            known = pixels[..., 0].astype(np.float64) != self._stored_nodata
+            valid = known if valid is None else known & valid
         return self._to_output(stored.keyframe, pixels), size, valid
+
+    def _output_nodata(self, key: Any) -> float | None:
+        """Return the no-data value as pixels have it when they are decoded."""
+        value = self._stored_nodata
+        if value is None or self._is_palette(key):  # of a palette it is an index
+            return None
+        if key.dtype.kind == "b":
+            value = 255 * value if value in (0, 1) else None
+        if key.photometric == 0 and value is not None and self.dtype.kind == "u":
+            value = np.iinfo(self.dtype).max - value
+        return value
 
     def _read_mask(
         self, level: int, window: tuple[int, int, int, int]
@@ -432,7 +453,9 @@ class TiffReader(Reader):
     def _to_output(self, key: Any, pixels: Pixels) -> Pixels:
         """Convert a tile's samples to the selected channels."""
         if self._is_palette(key):
-            table = np.asarray(key.colormap) >> 8
+            table = np.asarray(key.colormap)
+            if table.max(initial=0) > 255:  # some programs write bytes
+                table = table >> 8
             colours = table[:, pixels[..., 0].astype(np.intp)]  # one bit is read as bool
             return colours.transpose(1, 2, 0)[..., list(self._channels)].astype("u1")
         ycbcr = key.photometric == 6 and key.compression not in JPEG_COMPRESSIONS | {APERIO_RGB}

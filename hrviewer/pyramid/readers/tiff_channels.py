@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +27,8 @@ __all__ = [
 
 RGB, YCBCR = 2, 6
 """Values of the tag PhotometricInterpretation."""
+
+ALPHA_NAME = re.compile(r"alpha|mask|opacity|transparen", re.IGNORECASE)
 
 MASK = 4
 """Bit of the tag NewSubfileType."""
@@ -66,7 +69,13 @@ def find_colour_samples(name: str, key: Any) -> tuple[list[int], int | None]:
         raise UnsupportedFormat(f"{name} {reason}; {TO_TILED_TIFF}")
     alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
     first = key.samplesperpixel - len(key.extrasamples)
-    transparent = {first + at for at, kind in enumerate(key.extrasamples) if kind in alpha}
+    named = dict(_gdal_descriptions(str(read_tag(key, "GDAL_METADATA") or "")))
+    transparent = {
+        first + at
+        for at, kind in enumerate(key.extrasamples)
+        # Near infrared is often marked as alpha, but called by its name.
+        if kind in alpha and ALPHA_NAME.search(named.get(first + at) or "alpha")
+    }
     samples = [band for band in range(key.samplesperpixel) if band not in transparent]
     return samples, min(transparent, default=None)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from hrviewer.pyramid.value_range import stored_range
 
@@ -15,6 +17,8 @@ __all__ = [
     "read_tag",
     "unsupported_coding",
 ]
+
+MAX_XML_BYTES = 4_000_000
 
 JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
 LOSSLESS_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}
@@ -56,13 +60,34 @@ def unsupported_coding(key: Any) -> str | None:
     return None
 
 
-def read_nodata(key: Any) -> float | None:
-    """Return the value of pixels without data, as GDAL writes it."""
+def read_nodata(key: Any, path: str) -> float | None:
+    """Return the stored value of pixels without data, as GDAL writes it: in a tag, or beside.
+
+    Parameters
+    ----------
+    key : tifffile.TiffPage
+        The page.
+    path : str
+        The file; GDAL's ``.aux.xml`` may lie beside it.
+    """
     value = read_tag(key, "GDAL_NODATA")
+    if value is None:
+        value = _beside(Path(f"{path}.aux.xml"))
     try:
         return None if value is None else float(str(value).strip("\0 "))
     except ValueError:
         return None
+
+
+def _beside(path: Path) -> str | None:
+    """Return the no-data value of the first band in a file of metadata of GDAL."""
+    if not path.is_file() or path.stat().st_size > MAX_XML_BYTES:
+        return None
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError:
+        return None
+    return root.findtext("PAMRasterBand/NoDataValue")
 
 
 def read_stored_range(tiff: Any, series: Any) -> tuple[float, float] | None:
@@ -93,8 +118,6 @@ def _number(value: Any, of: Any) -> float | None:
 
 def ome_pixels(tiff: Any, series: Any) -> Any | None:
     """Return the OME-XML element Pixels of the image that has a series' name and size."""
-    from xml.etree import ElementTree
-
     try:
         root = ElementTree.fromstring(tiff.ome_metadata)
     except ElementTree.ParseError:
