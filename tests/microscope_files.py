@@ -152,12 +152,12 @@ def write_nd2(
         file.write(struct.pack("IIQ", ND2_MAGIC, 32, 64) + ND2_SIGNATURES[0])
         file.write(b"Ver3.0".ljust(64, b"\0"))
         for name, data in chunks.items():
-            at = file.tell()
+            at = file.seek(0, 1)
             # The pixels begin 4096 bytes after the chunk.
             file.write(struct.pack("IIQ", ND2_MAGIC, 4072, len(data)) + name.ljust(4072, b"\0"))
             file.write(data)
             places.append(name + struct.pack("QQ", at, len(data)))
-        start = file.tell()
+        start = file.seek(0, 1)
         listed = b"".join(places) + ND2_SIGNATURES[2] + struct.pack("Q", start)
         file.write(struct.pack("IIQ", ND2_MAGIC, 32, len(listed)) + ND2_SIGNATURES[1] + listed)
 

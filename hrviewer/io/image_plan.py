@@ -216,7 +216,8 @@ def halve_mask(pixels: Pixels) -> Pixels:
     """Return the minima of 2 × 2 pixels ``(h, w, c)``; odd borders count their own pixels only."""
     h, w, _ = pixels.shape
     wide = np.pad(pixels, ((0, h % 2), (0, w % 2), (0, 0)), "edge")
-    return np.minimum.reduce([wide[y::2, x::2] for y in (0, 1) for x in (0, 1)])
+    parts = [wide[y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    return np.asarray(np.minimum.reduce(parts))
 
 
 def written_planes(pyramid: Pyramid, all_planes: bool) -> dict[str, int]:

@@ -117,7 +117,7 @@ def mask_pages(tiff: Any, *, every: bool = False) -> dict[tuple[int, int], Any]:
     tiff : tifffile.TiffFile
         The file.
     every : bool
-        Whether it holds masks only, whatever their tags.
+        Whether all its pages are masks, without the tag as well.
     """
     masks: dict[tuple[int, int], Any] = {}
     for page in tiff.pages:

@@ -34,7 +34,7 @@ class SideFiles:
 
 @contextmanager
 def open_side_files(path: str) -> Iterator[SideFiles]:
-    """Open what lies beside a local TIFF; a file that is no TIFF is left out."""
+    """Open the files beside a local TIFF; one that is no TIFF is left out."""
     import tifffile
 
     found = SideFiles()

@@ -12,7 +12,7 @@ from benchmarks.range_server import RangeServer
 from hrviewer.pyramid import tile_cache
 from hrviewer.pyramid.remote import RemoteFile
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.image.layer_refresh import tile_loader_of
+from hrviewer.viewer.image.layer_refresh import auto_refresh, tile_loader_of
 
 pytest.importorskip("aiohttp")
 SIDE = 3072
@@ -53,6 +53,7 @@ def test_the_window_pans_while_the_server_is_silent(
 ):
     monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
     viewer = make_napari_viewer(show=True)
+    auto_refresh(viewer)
     controller = Controller(viewer, run_folder=tmp_path / "runs")
 
     def ticks(condition):
