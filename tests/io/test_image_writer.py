@@ -110,7 +110,7 @@ def test_interrupted_conversion_is_resumed(tmp_path, small, monkeypatch):
     read = []
     with open_pyramid(pixels) as source:
         level = source.levels[0]
-        whole = level.read
+        whole = level.read_as_tile
 
         def watched(*window, **settings):
             read.append(window)
@@ -118,7 +118,7 @@ def test_interrupted_conversion_is_resumed(tmp_path, small, monkeypatch):
                 raise OSError(28, "No space left on device")
             return whole(*window, **settings)
 
-        monkeypatch.setattr(level, "read", watched)
+        monkeypatch.setattr(level, "read_as_tile", watched)
         with pytest.raises(HrviewerError, match="same command again"):
             write_image(source, out)
         assert not out.exists()
@@ -147,14 +147,14 @@ def test_conversion_of_another_plane_is_not_resumed(tmp_path, small, monkeypatch
     out = tmp_path / "a.ome.zarr"
     with open_pyramid(pixels) as first:
         level, reads = first.levels[0], iter(range(8))
-        whole = level.read
+        whole = level.read_as_tile
 
         def full_disk(*window, **settings):
             if next(reads, None) is None:
                 raise OSError(28, "No space left on device")
             return whole(*window, **settings)
 
-        monkeypatch.setattr(level, "read", full_disk)
+        monkeypatch.setattr(level, "read_as_tile", full_disk)
         with pytest.raises(HrviewerError, match="same command again"):
             write_image(first, out)
     with open_pyramid(pixels, **options) as second:
