@@ -39,6 +39,7 @@ GRID_SPACING = 3
 class RunLayers:
     """One run's layers, from the lowest."""
 
+    title: str
     maps: ResultMaps
     image_layer: Image
     map_layer: Image
@@ -105,9 +106,7 @@ class ComparisonGrid:
             group.level = -1
             group.map_layer.colormap = OVERLAY_STYLES[name].colormap
             group.map_layer.opacity = OVERLAY_STYLES[name].opacity
-        # One legend for all, as they share their colours.
-        last = self.runs[-1]
-        last.map_layer.name = layer_title(name, last.maps.rasters[name])
+            group.map_layer.name = f"{group.title}: {layer_title(name, drawn)}"
         if self.is_ready:
             self._follow_view()
 
@@ -144,7 +143,7 @@ class ComparisonGrid:
             metadata={METADATA_KEY: {"overlay": "ground_truth"}},
             **placement(self.image_layer, 1.0),
         )
-        return RunLayers(maps, clone_image_layer(self.image_layer, title), layer, points)
+        return RunLayers(title, maps, clone_image_layer(self.image_layer, title), layer, points)
 
     def _shared_limits(self) -> tuple[float, float]:
         """Return what the ends of the colours stand for: the same for all runs.
@@ -163,7 +162,7 @@ class ComparisonGrid:
         grid.stride, grid.shape, grid.spacing = -len(list(self.runs[0])), (-1, -1), GRID_SPACING
         for group in self.runs:
             group.image_layer.visible = group.map_layer.visible = True
-        legend = self.runs[-1].map_layer
+        legend = self.runs[-1].map_layer  # one for all, as they share their colours
         legend.name_overlay.position = legend.colorbar.position
         legend.colorbar.visible = legend.name_overlay.visible = True
         grid.enabled = True

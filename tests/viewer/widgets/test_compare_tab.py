@@ -142,7 +142,10 @@ def test_runs_stand_side_by_side_and_go_again(compared, model):
     for (image, drawn), name in zip(boxes, names, strict=True):
         assert image.startswith(name)
         assert drawn.startswith(name)
-        assert drawn.endswith("output")
+        assert "output: things per megapixel" in drawn
+    assert [g.map_layer.colorbar.visible for g in compared.comparison.grid.runs] == [False] * 2 + [
+        True
+    ]
     # Colours mean the same in all pictures.
     limits = {tuple(group.map_layer.contrast_limits) for group in compared.comparison.grid.runs}
     assert len(limits) == 1
