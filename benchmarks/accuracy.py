@@ -176,15 +176,12 @@ class Remainders:
     predicted, variance, exact, total : ndarray, shape (n,)
         Predictions of a scout or scanner, their variances, the counts of ``main`` there, and its
         count of the whole image.
-    side : ndarray, shape (n,)
-        Side of the image or region.
     """
 
     predicted: Floats
     variance: Floats
     exact: Floats
     total: Floats
-    side: Floats
 
 
 def fit_prediction_error(sums: Remainders, measurement: Measurement) -> PredictionError:
@@ -194,7 +191,9 @@ def fit_prediction_error(sums: Remainders, measurement: Measurement) -> Predicti
     slack = (SLACK * sums.total) ** 2 + MIN_CONSTANT**2
 
     def variance(x: Floats) -> Floats:
-        return x[1] ** 2 * sums.variance + (x[2] * x[0] * sums.predicted) ** 2 + slack
+        corrected = x[0] * sums.predicted
+        shared = x[3] ** 2 * np.maximum(corrected, 0) + (x[2] * corrected) ** 2
+        return x[1] ** 2 * sums.variance + shared + slack
 
     def loss(x: Floats) -> float:
         expected = variance(x)
@@ -202,21 +201,24 @@ def fit_prediction_error(sums: Remainders, measurement: Measurement) -> Predicti
             (np.log(expected) + (sums.exact - x[0] * sums.predicted) ** 2 / expected).sum()
         )
 
-    starts = [np.array([1.0, spread, 0.2]) for spread in (0.3, 1.0, 3.0)]
-    fits = [minimize(loss, start, method="Nelder-Mead", options={"maxiter": 8000})
+    starts = [
+        np.array([1.0, spread, shared, 0.5]) for spread in (0.3, 3.0) for shared in (0.05, 0.3)
+    ]
+    fits = [minimize(loss, start, method="Nelder-Mead", options={"maxiter": 8000, "maxfev": 8000})
             for start in starts]  # fmt: skip
     best = min(fits, key=lambda fit: float(fit.fun)).x
     scores = (sums.exact - best[0] * sums.predicted) / np.sqrt(variance(best))
-    low, high = safe_quantiles(scores, sums.side)
+    low, high = np.quantile(scores, SAFE_QUANTILES)
     return PredictionError(
         **measurement.model_dump(),
         ratio=round(float(best[0]), 3),
         spread=round(abs(float(best[1])), 3),
+        per_object=round(float(best[3] ** 2), 3),
         ratio_deviation=round(abs(float(best[2])), 3),
         # Ratios of cells differ at least as much as those of whole images.
         cell_deviation=round(abs(float(best[2])), 3),
         slack=SLACK,
-        quantiles=(round(min(low, -1.96), 2), round(max(high, 1.96), 2)),
+        quantiles=(round(min(float(low), -1.96), 2), round(max(float(high), 1.96), 2)),
     )
 
 
@@ -236,7 +238,7 @@ def sum_remainders(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remai
         for selected in SELECTED:
             left = order[int(selected * len(order)) :]
             rows.append((predicted[left].sum(), variance[left].clip(0).sum(), counts[left].sum(),
-                         counts.sum(), side))  # fmt: skip
+                         counts.sum()))  # fmt: skip
         print(f"{name} {side} {seed}", file=sys.stderr)
     return Remainders(*np.array(rows).T)
 
@@ -251,8 +253,7 @@ def sum_regions(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remainde
         while region >= MIN_REGION:
             predicted, variance = sum_blocks(found.values[:2], region // found.cell).reshape(2, -1)
             counts = sum_blocks(exact.values[0], region // exact.cell).ravel()
-            of_side = np.full(len(counts), float(region))
-            parts.append(np.array([predicted, variance.clip(0), counts, counts, of_side]))
+            parts.append(np.array([predicted, variance.clip(0), counts, counts]))
             region //= 2
         print(f"{name} {side} {seed}: {parts[-1][0].sum():.1f} of {counts.sum():.1f}",
               file=sys.stderr)  # fmt: skip
@@ -327,13 +328,27 @@ def measure_curve(
         print(f"{name} {side} {seed}", file=sys.stderr)
     native = np.concatenate(counts.pop(1.0))
     points = []
-    for scale, found in counts.items():
-        at_scale = np.concatenate(found)
+    found = {scale: np.concatenate(each) for scale, each in counts.items()}
+    for scale, at_scale in found.items():
         known = np.isfinite(at_scale)
         points.append(fit_scale_point(scale, at_scale[known], native[known]))
     first = ScalePoint(scale=1, gain=1)
     smoothed = with_neighbours_errors(points)
-    return ScaleCurve(**measurement.model_dump(), points=(first, *smoothed))
+    scores = np.concatenate([score_counts(point, found[point.scale], native) for point in smoothed])
+    low, high = np.quantile(scores, SAFE_QUANTILES)
+    return ScaleCurve(
+        **measurement.model_dump(),
+        points=(first, *smoothed),
+        quantiles=(round(min(float(low), -1.96), 2), round(max(float(high), 1.96), 2)),
+    )
+
+
+def score_counts(point: ScalePoint, counts: Floats, native: Floats) -> Floats:
+    """Return how many standard deviations corrected counts are off, where there are any."""
+    known = np.isfinite(counts)
+    corrected = np.maximum(counts[known], 0) / point.gain
+    deviation = np.hypot([point.deviation(count) for count in corrected], MIN_CONSTANT)
+    return np.asarray((native[known] - corrected) / deviation)
 
 
 def count_regions(found: NetworkMap, side: int) -> Floats:

@@ -1,15 +1,18 @@
 """Coverage of the intervals of estimates over many images: ``python -m benchmarks.coverage``.
 
     python -m benchmarks.coverage --out coverage.jsonl
-    python -m benchmarks.coverage --out trial.jsonl --first 10100 --sizes 2048x10 --models crowd
+    python -m benchmarks.coverage --out coverage.jsonl --table
+    python -m benchmarks.coverage --out trial.jsonl --first 10100 --sizes 2048x10x4 --models crowd
 
 Every strategy runs on synthetic images of several sizes, with several seeds of its own, against the
-count of exhaustive inference with ``main`` and against the true count. Results are appended to a
-file as JSON lines, and the outputs of ``main`` are kept, so that the same command continues a
+count of exhaustive inference with ``main`` and against the true count; a strategy may have
+parameters and a budget, as in ``zoom:method=sampling`` and ``patches@60%``. Results are appended to
+a file as JSON lines, and the outputs of ``main`` are kept, so that the same command continues a
 stopped measurement. One JSON object is printed: for each strategy, model and size, and together,
 how often ``ci95`` holds the exhaustive count and ``ci95_truth`` the true one, the share of runs
 with an interval, the median of half its width, and the interval score (Gneiting and Raftery, 2007),
-both relative to the exhaustive count.
+both relative to the exhaustive count. With ``--table`` the documentation's table is printed, from
+the file alone.
 """
 
 from __future__ import annotations
@@ -36,10 +39,16 @@ __all__ = ["Pair", "main", "summarize"]
 IMAGES = {"crowd": ("crowd", 11_100), "nuclei": ("tissue", 11_200)}
 """Synthetic image of each model, and the first seed of its block for reports."""
 
-SIZES = "2048x30,4096x24,8192x10"
-"""Sides, and how many images of each."""
+SIZES = "2048x16x4,4096x12x4,8192x6x2"
+"""Sides, how many images of each, and with how many seeds of a strategy."""
 
-STRATEGIES = "zoom,zoom:method=sampling,zoom:method=quadtree,scanner"
+STRATEGIES = (
+    "zoom,zoom:method=sampling,zoom:method=quadtree,scanner,transformer,compression,uniform,"
+    "patches@60%,scanner@15%,compression@60%"
+)
+FIXED = "compression", "uniform"
+"""Strategies without random draws."""
+
 EXHAUSTIVE = "patches"
 MISS = 2 / 0.05
 """Price of a miss in the interval score."""
@@ -117,13 +126,41 @@ def tabulate(pairs: Sequence[Pair]) -> dict[str, Any]:
     return table
 
 
-def images(sizes: str, first: int) -> Iterator[tuple[int, int]]:
-    """Yield side and seed of each image."""
+def render_table(pairs: Sequence[Pair]) -> str:
+    """Return the table of the documentation."""
+    heads = (
+        "strategy", "images", "runs", "with an interval", "`ci95` holds",
+        "in the worst cell of size and model", "`ci95_truth` holds", "median half-width at 2,048",
+        "from 4,096", "median interval score",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for strategy, rows in tabulate(pairs).items():
+        own = [pair for pair in pairs if pair.strategy == strategy]
+        small, large = (
+            summarize([pair for pair in own if (pair.size >= 4096) == wanted])
+            for wanted in (False, True)
+        )
+        total = rows.pop("all")
+        cells = [row["ci95"] for row in rows.values() if row["ci95"] is not None]
+        figures = [
+            total["with_interval"], total["ci95"], min(cells, default=None), total["ci95_truth"],
+            small["median_half_width"], large["median_half_width"],
+        ]  # fmt: skip
+        shown = [f"`{strategy}`", str(total["images"]), str(total["pairs"])]
+        shown += [f"{part:.0%}" if part is not None else "" for part in figures]
+        score = total["median_score"]
+        shown.append(f"{score:.2f}" if score is not None else "")
+        lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def images(sizes: str, first: int) -> Iterator[tuple[int, int, int]]:
+    """Yield side and seed of each image, and the number of a strategy's seeds."""
     seed = first
     for part in sizes.split(","):
-        side, _, count = part.partition("x")
-        for _ in range(int(count)):
-            yield int(side), seed
+        side, count, draws = map(int, part.split("x"))
+        for _ in range(count):
+            yield side, seed, draws
             seed += 1
 
 
@@ -156,11 +193,11 @@ def measure(options: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator
             NetworkMaps.open(model, options.maps) as maps,
             hrviewer.load(model, device="cpu") as loaded,
         ):
-            for size, seed in images(options.sizes, first):
+            for size, seed, draws in images(options.sizes, first):
                 wanted = [(EXHAUSTIVE, model, size, seed, 0)]
                 wanted += [(strategy, model, size, seed, draw)
                            for strategy in options.strategies.split(",")
-                           for draw in range(options.draws)]  # fmt: skip
+                           for draw in range(1 if strategy in FIXED else draws)]  # fmt: skip
                 missing = [key for key in wanted if key not in done]
                 if not missing:
                     continue
@@ -181,11 +218,13 @@ def run(
     model: hrviewer.Model, pyramid: hrviewer.Pyramid, strategy: str, seed: int
 ) -> EstimateDict | None:
     """Return the estimate of a strategy, with its parameters as ``zoom:method=sampling``."""
-    name, _, settings = strategy.partition(":")
+    spec, _, budget = strategy.partition("@")
+    name, _, settings = spec.partition(":")
     params = dict(part.split("=", 1) for part in settings.split(";") if part)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "a.run.zarr")
-        return model.run(pyramid, name, seed=seed, out=out, progress=False, params=params).estimate
+        how: dict[str, Any] = {"budget": budget or None, "seed": seed, "params": params}
+        return model.run(pyramid, name, out=out, progress=False, **how).estimate
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -196,15 +235,18 @@ def main(arguments: Iterable[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines")
     parser.add_argument("--models", default="crowd,nuclei")
-    parser.add_argument("--sizes", default=SIZES, help="sides and numbers of images")
+    parser.add_argument("--sizes", default=SIZES, help="sides, numbers of images and seeds of each")
     parser.add_argument("--strategies", default=STRATEGIES)
-    parser.add_argument("--draws", type=int, default=4, help="seeds of a strategy on each image")
     parser.add_argument("--first", type=int, help="first seed of the images, instead of reports'")
     parser.add_argument("--maps", type=Path, help="folder of outputs; in the cache by default")
+    parser.add_argument("--table", action="store_true", help="print the table of measured runs")
     options = parser.parse_args(None if arguments is None else list(arguments))
     pairs = []
     if options.out.exists():
         pairs = [Pair(**json.loads(line)) for line in options.out.read_text("utf-8").splitlines()]
+    if options.table:
+        print(render_table(pairs))
+        return
     done = {pair.key for pair in pairs}
     with options.out.open("a", encoding="utf-8") as file:
         for pair in measure(options, done):

@@ -120,8 +120,10 @@ def compare(
             }
         )
         return
-    columns = ["image", "strategy", "params", "chosen", "budget", "estimate", "error", "game4"]
-    columns += ["ap50"] if table["ap50"].notna().any() else []
+    columns = ["image", "strategy", "params", "chosen", "budget", "estimate", "ci95", "ci95_truth",
+               "error", "game4", "ap50"]  # fmt: skip
+    optional = {"ci95", "ci95_truth", "ap50"}
+    columns = [each for each in columns if each not in optional or table[each].notna().any()]
     print_table(
         table.assign(image=[Path(name).name for name in table["image"]]), tuple(columns), files
     )

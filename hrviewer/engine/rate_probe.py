@@ -18,6 +18,9 @@ __all__ = ["measure_rates"]
 
 log = logging.getLogger(__name__)
 
+NO_LIMIT = 1e30
+"""FLOPs per second where none were measured: the clock alone ends the run."""
+
 PROBE_TILES, PROBE_SECONDS = 16, 2.0
 """The probe ends after so many tiles, or so many seconds."""
 
@@ -60,7 +63,7 @@ def measure_rates(pyramid: Pyramid, models: LoadedModels, region: Rect, scale: f
     rates = Rates(
         per_flop=wall * (1 - share) / flops if flops else 0.0,
         per_pixel=wall * share / pixels if pixels else 0.0,
-        flops_per_second=flops / wall,
+        flops_per_second=flops / wall if flops else NO_LIMIT,
     )
     log.info(
         "main runs at %.3g FLOP/s with reading, which takes %.0f %%; %d tiles measured",

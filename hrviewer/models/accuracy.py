@@ -25,7 +25,7 @@ __all__ = [
 
 NORMAL_RANGE = -1.96, 1.96
 
-Quantified = TypeVar("Quantified", "CountError", "PredictionError")
+Quantified = TypeVar("Quantified", "CountError", "PredictionError", "ScaleCurve")
 
 
 class Measurement(CardSection):
@@ -101,8 +101,9 @@ class PredictionError(Measurement):
 
     For cells that were not measured, whose predictions sum to ``p`` with the variance ``v``,
     ``main`` counts about ``ratio * p``. The difference has the variance
-    ``spread² * v + (ratio_deviation * ratio * p)² + (slack * total)²``: errors that are independent
-    from cell to cell, one that all cells of an image share, and a last one relative to the total.
+    ``spread² * v + per_object * ratio * p + (ratio_deviation * ratio * p)² + (slack * total)²``:
+    errors that are independent from cell to cell or from object to object, one that all cells of an
+    image share, and a last one relative to the total.
 
     Attributes
     ----------
@@ -110,6 +111,8 @@ class PredictionError(Measurement):
         Mean of the ratio over images, and its standard deviation relative to it.
     spread
         Standard deviation of independent errors over the predicted one.
+    per_object
+        Variance of independent errors that the predicted ones lack, per object.
     cell_deviation
         Standard deviation of single cells' ratios, relative to the image's: a few measurements that
         agree by chance prove no more than this.
@@ -122,6 +125,7 @@ class PredictionError(Measurement):
     ratio: PositiveFloat = 1.0
     ratio_deviation: NonNegativeFloat
     spread: NonNegativeFloat = 1.0
+    per_object: NonNegativeFloat = 0.0
     cell_deviation: NonNegativeFloat = 0.0
     slack: NonNegativeFloat = 0.0
     quantiles: tuple[float, float] = NORMAL_RANGE
@@ -171,9 +175,15 @@ class ScaleCurve(Measurement):
     ----------
     points
         By rising scale; the first is 1, with a gain of 1.
+    quantiles
+        2.5 % and 97.5 % quantile of the difference from the count at native scale, over its
+        standard deviation, at all scales together.
     """
 
     points: Annotated[tuple[ScalePoint, ...], Field(min_length=1)]
+    quantiles: tuple[float, float] = NORMAL_RANGE
+
+    _check_quantiles = model_validator(mode="after")(check_quantiles)
 
     @model_validator(mode="after")
     def _check_scales(self) -> ScaleCurve:

@@ -18,6 +18,7 @@ from hrviewer.engine import (
     DeviceScheduler,
     LoadedModels,
     RunControl,
+    build_context,
     recommended_streams,
 )
 from hrviewer.errors import ParameterError, WriteError
@@ -174,7 +175,7 @@ class BatchRunner:
         strategy = get_strategy(spec.strategy)
         params = parse_params(strategy, spec.params)
         run_spec = RunSpec(pyramid, bundle, strategy, params, region, budget, seed)
-        path = self.folder / self._folder_name(pyramid, bundle, spec, budget, seed, region)
+        path = self.folder / self._folder_name(run_spec, spec, chosen_parameters(run_spec, models))
         run = run_spec.run(
             models,
             out=path,
@@ -188,22 +189,30 @@ class BatchRunner:
         return run
 
     @staticmethod
-    def _folder_name(
-        pyramid: Pyramid,
-        bundle: ModelBundle,
-        spec: StrategySpec,
-        budget: Budget | None,
-        seed: int,
-        region: Rect | None,
-    ) -> str:
-        """Return the name of a run folder: the same for the same settings."""
-        weights = {role: card.sha256 for role, card in bundle.roles.items()}
+    def _folder_name(run: RunSpec, spec: StrategySpec, chosen: Mapping[str, Any]) -> str:
+        """Return the name of a run folder: the same for the same settings, given and chosen."""
+        weights = {role: card.sha256 for role, card in run.bundle.roles.items()}
+        pyramid, region = run.pyramid, run.region
         image = [pyramid.image_key, pyramid.pixel_size, pyramid.given_range]
-        settings = [*image, bundle.name, weights, spec.strategy, dict(spec.params),
-                    str(budget), seed, region and region.astuple()]  # fmt: skip
+        settings = [*image, run.bundle.name, weights, spec.strategy, dict(spec.params),
+                    dict(chosen), str(run.budget), run.seed,
+                    region and region.astuple()]  # fmt: skip
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
         return f"{stem}-{spec.strategy}-{digest.hexdigest()[:10]}.run.zarr"
+
+
+def chosen_parameters(run: RunSpec, models: LoadedModels) -> dict[str, Any]:
+    """Return the values that a run's strategy would choose for automatic parameters.
+
+    Under a budget in seconds they depend on measured rates, and are known to the run alone.
+    """
+    if run.budget is not None and run.budget.unit == "seconds":
+        return {}
+    context, _, _ = build_context(
+        run.pyramid, models, run.strategy, region=run.region, budget=run.budget, seed=run.seed
+    )
+    return run.chosen(context)
 
 
 @contextmanager

@@ -127,6 +127,9 @@ def compare(
         ``strategy``, ``params``          id, and parameters that differ from the defaults
         ``seed``, ``budget``              as given; None is the strategy's default budget
         ``estimate``                      count, area in level-0 pixels, or probability
+        ``ci95``, ``ci95_truth``          95 % intervals of the estimate, ``(low, high)``: of what
+                                          exhaustive inference would give, and of the true count;
+                                          None where there is none
         ``reference``                     the same of the ground truth or the reference run
         ``error``                         estimate − reference of counts; total variation distance
                                           of class shares against a run, 1 − mean Dice against
@@ -210,9 +213,9 @@ def compare(
 
 
 COLUMNS = (
-    "image", "strategy", "model", "params", "seed", "budget", "estimate", "reference", "error",
-    "game4", "ap50", "coverage", "of_once_per_pixel", "of_patches", "chosen", *COST_COLUMNS, "run",
-    "note",
+    "image", "strategy", "model", "params", "seed", "budget", "estimate", "ci95", "ci95_truth",
+    "reference", "error", "game4", "ap50", "coverage", "of_once_per_pixel", "of_patches",
+    "chosen", *COST_COLUMNS, "run", "note",
 )  # fmt: skip
 
 
@@ -328,6 +331,7 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
     value = None if estimate is None else estimate["value"]
     row: dict[str, Any] = {
         "estimate": value,
+        **{name: estimate and as_ends(estimate[name]) for name in ("ci95", "ci95_truth")},
         "reference": None,
         "error": None,
         "game4": None,
@@ -364,6 +368,11 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
         if "dice" in run.evaluation:
             row["error"] = 1 - float(np.mean(list(run.evaluation["dice"].values())))
     return row
+
+
+def as_ends(interval: list[float] | None) -> tuple[float, float] | None:
+    """Return an interval as the ends that a table has."""
+    return None if interval is None else (interval[0], interval[1])
 
 
 def reference_precision(run: Run, reference: Run) -> float | None:

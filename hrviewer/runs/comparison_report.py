@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from hrviewer.errors import WriteError
+from hrviewer.formatting import format_range
 from hrviewer.io.figures.html_report import (
     CaptionedImage,
     Section,
@@ -181,6 +182,11 @@ def write_scaling_report(scaling: Scaling, folder: Path) -> dict[str, str]:
     return {name: str(path) for name, path in files.items()}
 
 
+INTERVAL_HEADINGS = {
+    "ci95": "95 %, exhaustive inference",
+    "ci95_truth": "95 %, true count",
+}
+
 NOMINAL_NOTE = ("costs", "nominal: of the run without any cache")
 
 
@@ -238,7 +244,11 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         if name not in shared and (table[name].notna() & (table[name] != "")).any()
     ]
     shown = table[varying].copy()
-    shown["estimate"], shown["reference"] = table["estimate"], table["reference"]
+    shown["estimate"] = table["estimate"]
+    for name, heading in INTERVAL_HEADINGS.items():
+        if table[name].notna().any():
+            shown[heading] = [format_ends(ends) for ends in table[name]]
+    shown["reference"] = table["reference"]
     shown["error"] = table["error"]
     if table["game4"].notna().any():
         shown["GAME(4)"] = table["game4"]
@@ -281,6 +291,11 @@ def format_params(params: Any) -> str:
     return (
         json.dumps(dict(params), sort_keys=True) if isinstance(params, Mapping) and params else ""
     )
+
+
+def format_ends(ends: Any) -> str:
+    """Return an interval as text; empty for none."""
+    return format_range(ends, sum(ends) / 2) if isinstance(ends, tuple) else ""
 
 
 def row_label(row: Mapping[Any, Any]) -> str:

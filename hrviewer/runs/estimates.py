@@ -140,6 +140,7 @@ def estimate_to_dict(
     exhaustive: bool = False,
     synthetic: str | None = None,
     data_area: float | None = None,
+    main: ModelCard | None = None,
 ) -> EstimateDict | None:
     """Return an estimate as it is recorded in a run.
 
@@ -163,6 +164,9 @@ def estimate_to_dict(
     data_area : float, optional
         The part of the region that counts and has data, level-0 pixels; all by default. Only
         this area counts for densities, fractions and mean probabilities.
+    main : ModelCard, optional
+        Card of ``main``, if another model may answer. Where that has its task and classes,
+        exhaustive inference is that with ``main``, whose error `ci95_truth` allows for.
 
     Returns
     -------
@@ -217,7 +221,8 @@ def estimate_to_dict(
             "per_class": per_class,
         }
         return with_area(area, counted, pixel_size)
-    error = card.accuracy.count_error_for(synthetic)
+    stands_in = main is not None and (main.task, main.classes) == (card.task, card.classes)
+    error = (main if main and stands_in else card).accuracy.count_error_for(synthetic)
     count: EstimateDict = {
         "kind": "count",
         "value": total,

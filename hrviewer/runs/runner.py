@@ -163,7 +163,7 @@ class RunSpec:
             priors=self.priors,
             mask=mask,
         )
-        chosen = earlier.get("chosen", {}) if earlier else self._chosen(context)
+        chosen = earlier.get("chosen", {}) if earlier else self.chosen(context)
         if earlier is not None:
             models.device.batch = earlier["engine"]["batch"]
             models.device.streams = earlier["engine"].get("streams", 1)
@@ -264,8 +264,8 @@ class RunSpec:
         notes = data_notes(self.pyramid, data_area, context.area)
         return notes + tissue_notes(self.tissue, context, skipped)
 
-    def _chosen(self, context: PlanContext) -> dict[str, Any]:
-        """Return the values that the strategy chose for automatic parameters."""
+    def chosen(self, context: PlanContext) -> dict[str, Any]:
+        """Return the values that the strategy chooses for automatic parameters."""
         chosen = self.strategy.choose(context, self.params).model_dump()
         return {k: v for k, v in chosen.items() if v != getattr(self.params, k)}
 
@@ -436,6 +436,7 @@ class RunSpec:
             exhaustive=bool(final_estimate and final_estimate.exhaustive and not failed),
             synthetic=self.pyramid.synthetic_name,
             data_area=context.area if data_area is None else data_area,
+            main=self.bundle.roles.get("main"),
         )
         if estimated is not None and coverage < 100:
             estimated["coverage"] = coverage / 100

@@ -30,9 +30,6 @@ __all__ = ["Uniform", "UniformParams"]
 TYPICAL_COUNT = 100.0
 """Count by which the errors of scales are compared: they depend on it."""
 
-NORMAL_95 = 1.96
-"""Half-width of a 95 % interval, in standard deviations."""
-
 MAX_INPUT = 2048
 """Regions that are no larger after downsampling, in model pixels per side, are one input."""
 
@@ -183,8 +180,9 @@ def scale_error(
     if point is None:
         return None, f"not corrected: counts at 1/{shrink:g} were not measured"
     total = float(estimate.values.sum())
-    half = NORMAL_95 * point.deviation(total)
+    deviation = point.deviation(total)
+    below, above = (quantile * deviation for quantile in context.scale_curve.quantiles)
     low, high = estimate.interval or (total, total)
-    interval = total - math.hypot(total - low, half), total + math.hypot(high - total, half)
+    interval = total - math.hypot(total - low, below), total + math.hypot(high - total, above)
     note = f"corrected by {1 / point.gain:.2f} for the scale 1/{shrink:g}"
     return (max(0.0, interval[0]), interval[1]), note

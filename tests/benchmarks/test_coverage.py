@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.coverage import Pair, images, summarize, tabulate
+from benchmarks.coverage import Pair, images, render_table, summarize, tabulate
 
 
 def pair(ci95, ci95_truth, *, size=2048, seed=0, value=100.0) -> Pair:
@@ -23,7 +23,10 @@ def test_figures() -> None:
     table = tabulate([*pairs, pair([90.0, 110.0], None, size=4096)])
     assert [*table["zoom"]] == ["all", "crowd 2048", "crowd 4096"]
     assert table["zoom"]["crowd 4096"]["ci95_truth"] is None
+    line = render_table([*pairs, pair([90.0, 110.0], None, size=4096)]).splitlines()[-1]
+    assert line == "| `zoom` | 3 | 4 | 75% | 67% | 50% | 50% | 8% | 10% | 0.20 |"
 
 
 def test_seeds_go_on_from_size_to_size() -> None:
-    assert list(images("2048x2,4096x1", 10100)) == [(2048, 10100), (2048, 10101), (4096, 10102)]
+    found = list(images("2048x2x4,4096x1x1", 10100))
+    assert found == [(2048, 10100, 4), (2048, 10101, 4), (4096, 10102, 1)]

@@ -24,6 +24,7 @@ from hrviewer.runs.batch_runner import StrategySpec, parse_specs
 from hrviewer.runs.compare import total_variation
 from hrviewer.runs.comparison_report import run_sections, write_comparison_report
 from hrviewer.strategies import strategy_ids
+from hrviewer.strategies.uniform import Uniform
 
 from .reference_loop import CELLS, counts
 
@@ -50,6 +51,19 @@ def test_costs_depend_neither_on_the_order_nor_on_the_cache(photo, tmp_path):
             for name in order:
                 assert table.loc[name, "flops"] == own[name].cost["flops"]
                 assert table.loc[name, "estimate"] == own[name].estimate["value"]
+
+
+def test_runs_with_other_chosen_parameters_are_not_reused(photo, tmp_path, monkeypatch):
+    first, again = (compare(photo, toy_bundle(), "uniform", out=tmp_path / "a") for _ in range(2))
+    assert first["run"].item() == again["run"].item()
+
+    def coarser(self, context, params):
+        return params.model_copy(update={"scale": 8.0})
+
+    monkeypatch.setattr(Uniform, "choose", coarser)
+    other = compare(photo, toy_bundle(), "uniform", out=tmp_path / "a")
+    assert other["run"].item() != first["run"].item()
+    assert other["chosen"].item() == {"scale": 8.0}
 
 
 def test_models_of_one_name_are_distinguished(photo, tmp_path):
@@ -79,6 +93,9 @@ def test_errors_against_an_exhaustive_run_and_against_ground_truth(photo, tmp_pa
     assert table["of_patches"].tolist() == pytest.approx(ratios.tolist())
     assert table.loc["uniform", "of_once_per_pixel"] <= 0.1
     assert table.loc["uniform", "chosen"]["scale"] > 3
+    count = table.loc["patches", "estimate"]
+    assert table.loc["patches", "ci95"] == (count, count)
+    assert table[["ci95", "ci95_truth"]].loc["uniform"].tolist() == [None, None]
     truth = GroundTruth(np.array([[10.0, 10.0]] * 7), source="seven")
     table = compare(photo, toy_bundle(), "patches", truth=truth, out=tmp_path / "a")
     assert table["error"].item() == pytest.approx(COUNT - 7, rel=1e-5)
@@ -232,6 +249,7 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
     assert 2 * len(strategy_ids()) <= pictures <= 3 * len(strategy_ids())
     assert "http" not in page
     assert "of once per pixel" in page
+    assert "95 %, exhaustive inference" in page
     with Image.open(output["files"]["plot"]) as plot:
         assert plot.width > 500
 

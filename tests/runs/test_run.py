@@ -18,7 +18,7 @@ from PIL import Image
 from toys import Blurred, Bright, Encoder, ToyBundle, Workbench, picture, toy_bundle
 
 from hrviewer.engine import InferenceResult, RunClock, RunControl
-from hrviewer.engine.rate_probe import measure_rates
+from hrviewer.engine.rate_probe import NO_LIMIT, measure_rates
 from hrviewer.errors import HrviewerError
 from hrviewer.formatting import describe_estimate, format_number, format_range
 from hrviewer.geometry import Rect
@@ -26,7 +26,7 @@ from hrviewer.models.accuracy import CountError, ModelAccuracy
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, estimate_to_dict, format_estimate, run
 from hrviewer.runs import writer as writer_module
-from hrviewer.runs.estimates import true_interval
+from hrviewer.runs.estimates import map_sum_notes, sum_map, true_interval
 from hrviewer.runs.writer import write_header
 from hrviewer.strategies import Rates
 
@@ -341,6 +341,13 @@ def test_rates_are_measured_with_reading(tmp_path):
     assert 1 / rates.flops_per_second >= rates.per_flop
 
 
+def test_where_no_rate_can_be_measured_the_clock_alone_ends_the_run():
+    blank = np.full((300, 400, 3), np.nan, np.float32)  # no data, so no inference
+    with open_pyramid(blank) as pyramid, Workbench(pyramid, toy_bundle()) as bench:
+        rates = measure_rates(pyramid, bench.models, pyramid.rect, 1.0)
+    assert (rates.per_flop, rates.flops_per_second) == (0, NO_LIMIT)
+
+
 def test_runs_go_to_the_users_folder_by_default():
     first = run(IMAGE, toy_bundle(), "patches")
     second = run(IMAGE, toy_bundle(), "patches")
@@ -570,6 +577,40 @@ def test_the_error_is_that_of_the_kind_of_image():
     assert found(measured, exhaustive=True, synthetic="lines") is None
     assert found(measured) is None  # a rough estimate's error is not known
     assert found(card("x"), exhaustive=True) is None
+
+
+def test_a_model_that_stands_in_for_main_has_the_error_of_main():
+    origin = {"domain": "a test", "images": 9, "data": "", "command": ""}
+    errors = [CountError(relative=part, quantiles=(-2, 2), counts=(0, 9), **origin)
+              for part in (0.1, 0.3)]  # fmt: skip
+    main, head, other = (
+        Bright(classes=[name]).card.model_copy(
+            update={"accuracy": ModelAccuracy(count_error=(error,))}
+        )
+        for name, error in zip(("red", "red", "blue"), (*errors, errors[1]), strict=True)
+    )
+
+    def truth(card, **known):
+        count = np.array([100.0])
+        rect = Rect(0, 0, 9, 9)
+        return estimate_to_dict(card, count, (100, 100), rect, None, **known)["ci95_truth"]
+
+    assert truth(head) == pytest.approx([40, 160])
+    assert truth(head, main=main) == pytest.approx([80, 120])
+    assert truth(other, main=main) == pytest.approx([40, 160])
+
+
+def test_the_sum_of_a_map_is_that_of_its_data():
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    assert sum_map(values) == 276
+    values[1, 2, 3] = np.nan  # no data
+    assert sum_map(values) == 253
+    # In double precision, some rows at a time: single precision ends at 2**24.
+    assert sum_map(np.full((1, 9, 2_100_000), 1, np.uint8).astype(np.float32)) == 18_900_000
+    assert sum_map(np.zeros((1, 0, 5))) == 0
+    assert map_sum_notes({"map_sum": 100.05, "value": 100.0}) == []  # by rounding
+    (note,) = map_sum_notes({"map_sum": 80.0, "value": 100.0})
+    assert "add up to 80, not to the estimate, 100" in note
 
 
 def test_of_many_classes_the_largest_are_listed():

@@ -86,7 +86,8 @@ def test_the_interval_is_that_of_a_sum() -> None:
     wider = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(
         known, prediction, spread, context_error(32, 96)
     )
-    assert wider == pytest.approx((low - 0.1, high + 0.1))
+    wide = math.hypot(half, 0.1)
+    assert wider == pytest.approx((17.2 - wide, 17.2 + wide), rel=1e-5)
     assert context_error(96, 96) == 0
     # The total is at least what was measured.
     assert (
@@ -104,6 +105,12 @@ def test_the_measured_error_of_a_scout_is_used() -> None:
     middle = 10 + 0.8 * 8
     deviation = math.sqrt((8 * 0.16) ** 2 + 0.5**2 * 5 + (0.01 * middle) ** 2)
     assert (low, high) == pytest.approx((middle - 2 * deviation, middle + 3 * deviation))
+    noisy = CalibrationFactor(
+        *(found.value, found.deviation), MEASURED.model_copy(update={"per_object": 0.5})
+    )
+    deviation = math.hypot(deviation, math.sqrt(0.5 * 0.8 * 8))
+    ends = noisy.interval(10.0, column(3, 5), np.array([1.0, 2.0]))
+    assert ends == pytest.approx((max(middle - 2 * deviation, 10), middle + 3 * deviation))
     # Two draws that agree by chance do not outweigh it.
     agree = calibrate(column(2, 2), column(4, 4), np.ones(2), np.zeros(2), MEASURED)
     variance = 2 * (0.4 * 0.8 * 2) ** 2 / 4**2

@@ -115,7 +115,7 @@ def test_a_measured_error_corrects_the_count_and_gives_its_interval() -> None:
     measured = ASSUMED_ERROR.model_copy(update={"ratio": 0.8, "ratio_deviation": 0.1, "spread": 0})
     accuracy = ModelAccuracy(prediction_error=measured)
     counter.card = counter.card.model_copy(update={"accuracy": accuracy})
-    estimate, _, _ = run(image, make_bundle(transformer=counter))
+    estimate, _, _ = run(image, make_bundle(transformer=counter), check=0)
     total = 0.8 * red(image)
     assert estimate.values == pytest.approx([total], rel=1e-5)
     assert estimate.interval == pytest.approx((total * 0.804, total * 1.196), rel=1e-5)
@@ -123,9 +123,32 @@ def test_a_measured_error_corrects_the_count_and_gives_its_interval() -> None:
     other = measured.model_copy(update={"synthetic": "crowd"})
     accuracy = ModelAccuracy(prediction_error=other)
     counter.card = counter.card.model_copy(update={"accuracy": accuracy})
-    estimate, _, _ = run(image, make_bundle(transformer=counter))
+    estimate, _, _ = run(image, make_bundle(transformer=counter), check=0)
     assert estimate.values == pytest.approx([red(image)], rel=1e-5)
     assert estimate.interval is None
+
+
+def test_a_check_by_main_gives_the_interval_and_leaves_the_count() -> None:
+    class Half(Counter):
+        def run_tokens(self, *args: Any, **options: Any) -> Any:
+            return super().run_tokens(*args, **options) / 2
+
+    image = tiles(1024, 1024)
+    estimate, requests, record = run(image, make_bundle(transformer=Half()))
+    assert estimate.values == pytest.approx([red(image) / 2], rel=1e-5)
+    low, high = estimate.interval or (0, 0)
+    assert low < red(image) < high
+    assert (high - low) / 2 < 0.2 * red(image)
+    measured = [request for request in requests if request.role == "main"]
+    assert sum(len(request.patches) for request in measured) == 16
+    assert {request.target for request in measured} == {None}
+    assert "16 cells drawn at random and measured by main" in estimate.note
+    assert np.nansum(record.output.values) == pytest.approx(red(image) / 2, rel=1e-5)
+    unchecked, _, _ = run(image, make_bundle(transformer=Half()), check=0)
+    assert unchecked.values == pytest.approx(estimate.values)
+    # A part of a region has none: there are too many parts.
+    whole: Any = None
+    assert Transformer().as_part(whole, whole, TransformerParams())[1].check == 0
 
 
 # The trees.

@@ -414,6 +414,7 @@ class LiveService:
             loaded.pyramid.pixel_size,
             exhaustive=all(cell.estimate.exhaustive for cell in done),
             synthetic=loaded.pyramid.synthetic_name,
+            main=loaded.main.card,
         )
         extent = "in view"
         if len(done) < total:

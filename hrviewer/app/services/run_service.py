@@ -216,6 +216,7 @@ class RunService:
                 started.maps.region,
                 started.spec.pyramid.pixel_size,
                 synthetic=started.spec.pyramid.synthetic_name,
+                main=started.spec.bundle.roles.get("main"),
             )
             estimate = replace(describe_estimate(found), extent="so far")
         total = record.cost_map.total

@@ -67,10 +67,13 @@ class CalibrationFactor:
         middle = known + float(rest @ self.value)
         variance = float((rest * self.deviation).sum()) ** 2
         variance += self.error.spread**2 * float((spread**2).sum())
+        variance += self.error.per_object * max(float(rest @ self.value), 0.0)
         deviation = math.sqrt(variance + (self.error.slack * middle) ** 2 * bool(len(prediction)))
         low, high = (middle + quantile * deviation for quantile in self.error.quantiles)
+        # The errors of measurements and predictions are independent.
         error = relative_error * known
-        return max(low, known) - error, high + error
+        below = math.hypot(middle - max(low, min(known, middle)), error)
+        return middle - below, middle + math.hypot(high - middle, error)
 
 
 def context_error(halo: int, needed: int) -> float:
@@ -126,6 +129,7 @@ def calibrate(
         ratio = np.where(x > 0, (weights @ values) / x, 1.0)
         scatter = weights**2 @ (values - ratio * prediction) ** 2 * (m / max(m - 1, 1))
         least = error.spread**2 * spread[:, None] ** 2 / k
+        least = least + error.per_object * error.ratio * np.maximum(prediction, 0)
         least = least + (error.cell_deviation * error.ratio * prediction) ** 2
         scatter = np.maximum(scatter, weights**2 @ least)
         precision = np.where(x > 0, 1 / np.maximum(scatter / x**2, TINY), 0.0)

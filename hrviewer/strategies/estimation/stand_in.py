@@ -75,5 +75,5 @@ class StandIn:
     def note(self) -> str:
         """Return a note for the user."""
         if self.error is None:
-            return f"the error of {self._name} was not measured on images of this kind: no interval"
+            return f"the error of {self._name} was not measured on images of this kind"
         return f"corrected by {self.error.ratio:.2f}, as {self._name} needs on {self.error.domain}"

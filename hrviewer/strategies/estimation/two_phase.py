@@ -31,6 +31,7 @@ from hrviewer.strategies.protocol import (
     Publish,
     Request,
     Response,
+    Target,
 )
 from hrviewer.strategies.tiling import BATCH_SIZE
 
@@ -94,6 +95,8 @@ class TwoPhaseSampler:
         FLOPs left in the budget.
     stop : bool
         Whether the budget has ended already.
+    target : {"output"}, optional
+        The map that measurements are painted into; None for none.
 
     Attributes
     ----------
@@ -110,9 +113,10 @@ class TwoPhaseSampler:
         prediction: CoarsePrediction,
         remaining: float = math.inf,
         stop: bool = False,
+        target: Target | None = "output",
     ) -> None:
         self.context, self.grid, self.prediction = context, grid, prediction
-        self.remaining, self.stop = remaining, stop
+        self.remaining, self.stop, self.target = remaining, stop, target
         self.measured: dict[int, Floats] = {}
         self.failed = 0
 
@@ -164,7 +168,7 @@ class TwoPhaseSampler:
             response = yield PatchRequest(
                 "main",
                 tuple(self.grid.patches[cell] for cell in batch),
-                target="output",
+                target=self.target,
                 order=order,
                 scores=tuple(min(float(scores[cell]), 1e300) for cell in batch),
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +45,15 @@ class TokenRegion:
         The context: patches with an empty core.
     pending : frozenset of Rect
         Rectangles of the tokens without a prediction; the others serve as context.
-    replaced : ndarray, shape (k,), or 0
-        Sum of the earlier predictions that the pending tokens replace.
-    refined : bool
-        Whether the pending tokens refine others, which had a prediction.
+    replaced : mapping of Rect to ndarray
+        The earlier predictions that the pending tokens replace, if they refine others.
     """
 
     rect: Rect
     tokens: tuple[Token, ...]
     context: tuple[Patch, ...]
     pending: frozenset[Rect]
-    replaced: Floats | float = 0.0
-    refined: bool = False
+    replaced: Mapping[Rect, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.tokens) + len(self.context)
@@ -146,7 +143,7 @@ class Refiner:
         smallest, remaining = self.grid.side(self.finest), self.remaining_tokens
         tokens: list[Token] = []
         pending: list[Rect] = []
-        replaced: Floats | float = 0.0
+        replaced: dict[Rect, Floats] = {}
         for token in region.tokens:
             value = values.get(token.rect, np.zeros(1))
             count = float(value[: self.classes].sum())
@@ -156,16 +153,14 @@ class Refiner:
                 tokens.append(token)
                 continue
             remaining -= len(quarters)
-            replaced = replaced + value
+            replaced[token.rect] = value
             pending += quarters
             tokens += [Token(rect, count) for rect in quarters]
         flops = self.cost(np.array([len(tokens)]))
         if not pending or flops > self.remaining_flops:
             return None
         self.remaining_tokens, self.remaining_flops = remaining, self.remaining_flops - flops
-        return TokenRegion(
-            region.rect, tuple(tokens), region.context, frozenset(pending), replaced, True
-        )
+        return TokenRegion(region.rect, tuple(tokens), region.context, frozenset(pending), replaced)
 
     def _quarters(self, rect: Rect) -> list[Rect]:
         half = rect.h // 2

@@ -18,9 +18,11 @@ from hrviewer.strategies.estimation.coarse_pass import (
     scout_predicts_counts,
     scout_scale,
 )
+from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling_grid import resample_onto
 from hrviewer.strategies.estimation.stand_in import StandIn
 from hrviewer.strategies.estimation.tile_sample import scaled_to_region
+from hrviewer.strategies.estimation.two_phase import RegressionEstimate
 from hrviewer.strategies.protocol import (
     Estimate,
     PatchResult,
@@ -30,6 +32,7 @@ from hrviewer.strategies.protocol import (
     Request,
     Response,
 )
+from hrviewer.strategies.transformer.check import TokenCheck
 from hrviewer.strategies.transformer.regions import (
     CostFunction,
     Refiner,
@@ -63,6 +66,7 @@ class TransformerParams(Params):
         "threshold": "automatic",
         "merge": "none",
         "context": "none",
+        "check": "none",
     }
     detail: Literal["scout", "entropy", "uniform"] = Field(
         "scout",
@@ -106,6 +110,15 @@ class TransformerParams(Params):
         description="Number of context rings of eight squares around each region; each ring is 3 "
         "times coarser than the one inside",
     )
+    check: int = Field(
+        32,
+        ge=0,
+        le=1024,
+        title="Checked cells",
+        description="Number of cells of 128 pixels, drawn at random, that the main model measures "
+        "for the interval; on a small image one in 16, but at least 4, and for at most 30 % of a "
+        "budget; 0 gives the interval of the model card, if it has one",
+    )
 
 
 class Transformer(Strategy):
@@ -123,6 +136,12 @@ class Transformer(Strategy):
     Params: ClassVar[type[Params]] = TransformerParams
     roles: ClassVar[tuple[str, ...]] = ("main", "scout", "transformer")
 
+    def as_part(
+        self, context: PlanContext, whole: PlanContext, params: TransformerParams
+    ) -> tuple[PlanContext, TransformerParams]:
+        """Return parameters without a check, which does not change the count."""
+        return context, params.model_copy(update={"check": 0})
+
     def plan(self, context: PlanContext, params: TransformerParams) -> Plan:
         """Select tokens by detail, then run the transformer on regions of them."""
         model, main = context.models["transformer"], context.main.card
@@ -137,11 +156,14 @@ class Transformer(Strategy):
             return Estimate(None, note="the budget ended before there were tokens: raise it")
         uniform_count = grid.count(params.finest)
         max_tokens = max(grid.count(COARSEST), int(params.tokens * uniform_count))
-        cost, remaining, threshold = (
-            _cost_function(model.token_flops, params),
-            plan.remaining * USABLE_SHARE,
-            -1.0,
+        counts_objects = main.task == model.card.task == "density"
+        check = (
+            TokenCheck(context, params.check, plan.remaining)
+            if params.check and counts_objects
+            else None
         )
+        cost, threshold = _cost_function(model.token_flops, params), -1.0
+        remaining = (plan.remaining - (check.cost if check else 0.0)) * USABLE_SHARE
         if params.detail != "uniform":
             minimum = params.threshold or plan.threshold
             threshold = plan.forest.affordable(minimum, max_tokens, cost, remaining)
@@ -156,7 +178,7 @@ class Transformer(Strategy):
             remaining_tokens=max_tokens - int(counts.sum()),
             remaining_flops=remaining - cost(counts),
         )
-        totals, stop = _Totals(context), False
+        totals, stop, response = _Totals(context, check), False, Response(remaining=plan.remaining)
         for regions in _batches(context, params, plan.forest, threshold):
             while regions and not stop:
                 batch = token_request(regions, side, params.merge)
@@ -181,9 +203,10 @@ class Transformer(Strategy):
                 break
         if not totals.processed:
             return Estimate(None, note="the budget pays for no region: raise it")
-        return totals.estimate(
-            f"{totals.processed:,} tokens, where a uniform grid has {uniform_count:,}"
-        )
+        note = f"{totals.processed:,} tokens, where a uniform grid has {uniform_count:,}"
+        if check is None or stop or not totals.complete:
+            return totals.estimate(note)
+        return totals.estimate(note, (yield from check.measure(response.remaining)))
 
 
 class _Totals:
@@ -195,37 +218,51 @@ class _Totals:
         Number of tokens, and of those whose inference failed.
     """
 
-    def __init__(self, context: PlanContext) -> None:
-        self._context, self._stand_in = context, StandIn(context, "transformer")
+    def __init__(self, context: PlanContext, check: TokenCheck | None) -> None:
+        self._context, self._check = context, check
+        self._stand_in = StandIn(context, "transformer")
         self._model = context.models["transformer"]
         self._sums = np.zeros(self._model.card.output_channels)
         self._covered = 0
         self.processed = self.failed = 0
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is a prediction for every part of the region."""
+        return self._covered == self._context.region.area
+
     def add(self, region: TokenRegion, results: Sequence[PatchResult]) -> None:
         """Add the predictions for a region, in place of those that its tokens refine."""
         values = np.array([result.value[: len(self._sums)] for result in results])
         valid = ~np.isnan(values).any(axis=1)
+        kept = [result for result, known in zip(results, valid, strict=True) if known]
         self.processed += len(results)
-        self.failed += int((~valid).sum())
-        if not region.refined:
-            self._covered += sum(
-                (result.patch.core & self._context.region).area
-                for result, known in zip(results, valid, strict=True)
-                if known
-            )
-        if valid.any():  # a failed refinement keeps the earlier prediction
-            self._sums += values[valid].sum(axis=0) - region.replaced
+        self.failed += len(results) - len(kept)
+        if not region.replaced:
+            self._covered += sum((each.patch.core & self._context.region).area for each in kept)
+        if not kept:  # a failed refinement keeps the earlier prediction
+            return
+        self._sums += values[valid].sum(axis=0)
+        for replaced in region.replaced.values():
+            self._sums -= replaced[: len(self._sums)]
+        if self._check is not None:
+            self._check.replace(region.replaced, kept)
 
-    def estimate(self, note: str = "") -> Estimate:
-        """Return the estimate for the region, if most of it was processed."""
+    def estimate(self, note: str = "", checked: RegressionEstimate | None = None) -> Estimate:
+        """Return the estimate for the region, if most of it was processed.
+
+        Parameters
+        ----------
+        note : str
+            First part of its note.
+        checked : RegressionEstimate, optional
+            The estimate from measurements by ``main``.
+        """
         region, k = self._context.region, self._model.card.prediction_channels
-        whole = self._covered == region.area
-        values = self._sums[:k] if whole else scaled_to_region(
-            self._model, self._sums[:k], self._covered, region
-        )  # fmt: skip
+        values: NDArray[np.float64] | None = self._sums[:k].copy()
         notes = [note]
-        if not whole:
+        if not self.complete:
+            values = scaled_to_region(self._model, values, self._covered, region)
             notes.append("the rest of the region was not processed")
         if self.failed:
             notes.append(
@@ -233,12 +270,15 @@ class _Totals:
             )
         if values is None:
             return Estimate(None, note="; ".join([*notes, "too little for an estimate"]))
-        interval = self._stand_in.interval(values, float(self._sums[k : 2 * k].sum()))
-        return Estimate(
-            self._stand_in.correct(values),
-            interval if whole else None,
-            "; ".join([*notes, self._stand_in.note()]),
-        )
+        if checked is not None:
+            interval: Interval | None = checked.interval
+            found = f"{checked.drawn} cells drawn at random and measured by main"
+            notes.append(f"{found} indicate a total of {checked.values.sum():,.0f}")
+        else:
+            variance = float(self._sums[k : 2 * k].sum())
+            interval = self._stand_in.interval(values, variance) if self.complete else None
+        corrected = self._stand_in.correct(values)
+        return Estimate(corrected, interval, "; ".join([*notes, self._stand_in.note()]))
 
 
 @dataclass(frozen=True)
