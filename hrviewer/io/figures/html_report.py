@@ -325,7 +325,7 @@ def patch_boxes(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ..
         table = read_patches(run.path)
     except RunError:
         return []
-    y, x, h, w = table.head(MAX_OUTLINES).to_numpy(float).T
+    y, x, h, w = table.head(MAX_OUTLINES)[["y", "x", "h", "w"]].to_numpy(float).T
     fy, fx = shape[0] / region.h, shape[1] / region.w
     edges = [fx * (x - region.x), fy * (y - region.y), fx * (x + w - region.x),
              fy * (y + h - region.y)]  # fmt: skip
