@@ -53,20 +53,28 @@ Role = Literal["plain", "secondary", "field", "overlay", "heading", "estimate", 
 """Of a label, in the style sheet."""
 
 
-def style_sheet(text: str, muted: str, line: str, box: str, accent: str = "#4a62c9") -> str:
+def style_sheet(
+    text: str, muted: str, line: str, box: str, points: float, accent: str = "#4a62c9"
+) -> str:
     """Return the panel's style sheet.
 
     Parameters
     ----------
     text, muted, line, box, accent : str
         Colours of text, of explanations, of thin lines, of fields and of buttons.
+    points : float
+        Size of napari's text; that of explanations and of the estimate follow it.
     """
+    small, large = 0.94 * points, 1.67 * points
     return f"""
-        QLabel[role="secondary"] {{ color: {muted}; font-size: 8.5pt; }}
+        QLabel[role="secondary"] {{ color: {muted}; font-size: {small:.3g}pt; }}
+        QTableWidget, QTableWidget QHeaderView::section {{ font-size: {small:.3g}pt; }}
+        QTableWidget QHeaderView::section {{ padding: 2px 4px; }}
         QLabel[role="field"] {{ color: {muted}; }}
         QLabel[role="overlay"] {{ color: {muted}; background: {box}; }}
         QLabel[role="heading"] {{ color: {text}; font-weight: 600; padding-top: 2px; }}
-        QLabel[role="estimate"] {{ color: {text}; font-size: 15pt; font-weight: 600; }}
+        QLabel[role="estimate"] {{ color: {text}; font-size: {large:.3g}pt;
+                                    font-weight: 600; }}
         QLabel[role="error"] {{ color: #ffffff; background: #b3403a; border-radius: 4px;
                                  padding: 5px 7px; }}
         QPushButton[role="primary"]:enabled {{ background: {accent}; color: white;

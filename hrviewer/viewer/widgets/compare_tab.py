@@ -213,8 +213,6 @@ class CompareTab(QWidget):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
         table.setMinimumHeight(110)
-        table.setStyleSheet("QTableWidget, QHeaderView::section { font-size: 8.5pt; } "
-                            "QHeaderView::section { padding: 2px 4px; }")  # fmt: skip
 
     def _refresh(self, *_: object) -> None:
         if self.isVisible():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import (
@@ -110,6 +111,7 @@ class Panel(QTabWidget):
         self.setMinimumWidth(300)
 
         napari_viewer.events.theme.connect(self._restyle)
+        get_settings().appearance.events.font_size.connect(self._restyle)
         self._restyle()
         clock().start(self._tick, TICK_MS)
         controller.state.strategy_changed.connect(self._tick_now)
@@ -132,6 +134,7 @@ class Panel(QTabWidget):
     def shut_down(self) -> None:
         """End the run and the ticks; may be called twice."""
         clock().stop(self._tick)
+        get_settings().appearance.events.font_size.disconnect(self._restyle)
         if self.compare_tab.scaling_window is not None:
             self.compare_tab.scaling_window.stop()
         self.controller.close()
@@ -163,7 +166,13 @@ class Panel(QTabWidget):
         text, back = (c.as_rgb_tuple(alpha=False) for c in (theme.text, theme.background))
         muted, box = mix_colours(text, back, 0.72), str(theme.primary.as_rgb())
         self.setStyleSheet(
-            style_sheet(mix_colours(text, back, 1), muted, mix_colours(text, back, 0.22), box)
+            style_sheet(
+                mix_colours(text, back, 1),
+                muted,
+                mix_colours(text, back, 0.22),
+                box,
+                get_settings().appearance.font_size,
+            )
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.layers import Layer
+from napari.settings import get_settings
 from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import QCoreApplication, QEvent, QPoint
 from qtpy.QtWidgets import (
@@ -320,6 +321,19 @@ def test_models_of_other_tools_are_opened(docked, qtbot, monkeypatch, tmp_path):
         choose(folder / "config.json")
         qtbot.waitUntil(lambda: not answers, timeout=10_000)
         qtbot.waitUntil(lambda name=name: opened() == name, timeout=10_000)
+
+
+def test_text_follows_naparis_size(docked):
+    size = get_settings().appearance.font_size
+    small = docked.run_settings.image_summary.font().pointSizeF()
+    try:
+        get_settings().appearance.font_size = 2 * size
+        docked.ensurePolished()
+        assert docked.run_settings.image_summary.font().pointSizeF() == pytest.approx(
+            2 * small, abs=0.6
+        )
+    finally:
+        get_settings().appearance.font_size = size
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
