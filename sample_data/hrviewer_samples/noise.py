@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numba import njit
 
-__all__ = ["between", "compiled", "damped", "mix", "uniform", "value_noise"]
+__all__ = ["between", "compiled", "compiled_as", "damped", "mix", "uniform", "value_noise"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,7 +22,16 @@ compiled: Callable[[F], F] = njit(cache=True, nogil=True, error_model="numpy")
 """Compiles a function when it is first called; division by zero is not checked."""
 
 
-@compiled
+def compiled_as(signature: str) -> Callable[[F], F]:
+    """Compile a function for these types only.
+
+    Numba otherwise compiles it again for every constant that it is called with.
+    """
+    made: Callable[[F], F] = njit(signature, cache=True, nogil=True, error_model="numpy")
+    return made
+
+
+@compiled_as("uint64(uint64, int64, int64, int64)")
 def mix(seed: Any, i: Any, j: Any, k: Any) -> Any:
     """Hash a seed, a cell ``(i, j)`` and a purpose `k` to 64 bits (the finaliser of splitmix64)."""
     h = (
@@ -36,19 +45,19 @@ def mix(seed: Any, i: Any, j: Any, k: Any) -> Any:
     return h ^ (h >> np.uint64(31))
 
 
-@compiled
+@compiled_as("float64(uint64, int64, int64, int64)")
 def uniform(seed: Any, i: Any, j: Any, k: Any) -> Any:
     """Return a number in [0, 1) for a cell and a purpose."""
     return (mix(seed, i, j, k) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@compiled
+@compiled_as("float64(uint64, int64, float64, float64)")
 def between(h: Any, k: Any, low: Any, high: Any) -> Any:
     """Return the `k`-th number in [low, high) that belongs to an object with hash `h`."""
     return low + (high - low) * uniform(h, k, 0, 977)
 
 
-@compiled
+@compiled_as("float64(uint64, float64, float64, int64)")
 def value_noise(seed: Any, y: Any, x: Any, k: Any) -> Any:
     """Return smooth noise in [-1, 1] with features of about one unit, mean 0."""
     i, j = math.floor(y), math.floor(x)

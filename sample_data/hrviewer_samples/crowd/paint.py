@@ -260,12 +260,14 @@ def instances(w: Any, y0: Any, x0: Any, height: Any, width: Any) -> Any:
     """Return an instance map: 0, or 1 + the number of a person in the list also returned."""
     out = np.zeros((height, width), np.int32)
     y1, x1 = y0 + height, x0 + width
-    things = _collect_objects(w, y0, x0, y1, x1, 1, True)
+    # Typed as the arguments of `render`: what both call is compiled once.
+    s, people = np.int64(1), np.bool_(True)
+    things = _collect_objects(w, y0, x0, y1, x1, s, people)
     who = np.empty((len(things), FIELDS))
     n = 0
-    canvas = np.full((height, width, 3), BLANK, np.float32)
+    canvas = np.empty(height * width * 3, np.float32)
     for k in range(len(things)):
-        if not _is_visible(w, things[k], y0, x0, y1, x1, 1):
+        if not _is_visible(w, things[k], y0, x0, y1, x1, s):
             continue
         label = 0
         if int(things[k, 2]) == PERSON:
@@ -280,11 +282,12 @@ def instances(w: Any, y0: Any, x0: Any, height: Any, width: Any) -> Any:
             b = min(height, max(0, int(things[k, 0] + 5 * p) - y0))
             left = min(width, max(0, int(things[k, 1] - 8 * p) - x0))
             right = min(width, max(0, int(things[k, 1] + 8 * p) - x0))
-        window = canvas[a:b, left:right]
+        high, wide = b - a, right - left
+        window = canvas[: high * wide * 3].reshape(high, wide, 3)
         window[:] = BLANK
-        _draw_object(w, window, y0 + a, x0 + left, 1, things[k])
-        for i in range(a, b):
-            for j in range(left, right):
-                if canvas[i, j, 0] > 0.5 * BLANK:
-                    out[i, j] = label
+        _draw_object(w, window, y0 + a, x0 + left, s, things[k])
+        for i in range(high):
+            for j in range(wide):
+                if window[i, j, 0] > 0.5 * BLANK:
+                    out[a + i, left + j] = label
     return out, who[:n]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from hrviewer_samples.noise import between, mix
+from hrviewer_samples.noise import between, compiled_as, mix
 from hrviewer_samples.tissue.slide import (
     BASE,
     CELLS,
@@ -40,14 +40,14 @@ COLUMNS = 12
 Y, X, LONG, SHORT, COS, SIN, BEND, LOBE, DARK, OPEN, SHARP, NUMBER = range(COLUMNS)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled_as("float64(float32[:,:,::1], int64, int64, float64, float64, int64)")
 def _read(fields: Any, i: Any, j: Any, fy: Any, fx: Any, k: Any) -> Any:
     a, b = fields[i, j, k], fields[i, j + 1, k]
     c, d = fields[i + 1, j, k], fields[i + 1, j + 1, k]
     return (a + (b - a) * fx) * (1 - fy) + (c + (d - c) * fx) * fy
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled_as("UniTuple(float64, 3)(float32[:,:,::1], int64, int64, int64)")
 def _slope(fields: Any, i: Any, j: Any, k: Any) -> Any:
     """Return the unit vector ``(y, x)`` along which a field grows, and how steeply per cell."""
     a, b = fields[i, j, k], fields[i, j + 1, k]

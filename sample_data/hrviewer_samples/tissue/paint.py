@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from hrviewer_samples.noise import compiled_as
 from hrviewer_samples.tissue.materials import (
     BLOOD,
     DENSE,
@@ -44,7 +45,7 @@ def _edge(distance: Any, soft: Any) -> Any:
     return min(1.0, max(0.0, distance / soft + 0.5))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled_as("void(float32[:,:,:,::1], int64, float64, float64, float64[::1], float64)")
 def _texel(tiles: Any, m: Any, v: Any, u: Any, out: Any, share: Any) -> None:
     """Mix the tile's colour at texture coordinates (in its own pixels) into `out`."""
     n = tiles.shape[1]

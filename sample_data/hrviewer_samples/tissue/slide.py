@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hrviewer_samples.noise import uniform, value_noise
+from hrviewer_samples.noise import compiled_as, uniform, value_noise
 
 __all__ = [
     "BASE",
@@ -149,7 +149,7 @@ def _smoothstep(low: Any, high: Any, v: Any) -> Any:
     return t * t * (3.0 - 2.0 * t)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled_as("float64(uint64, float64, float64, int64)")
 def _two_octaves(seed: Any, y: Any, x: Any, k: Any) -> Any:
     """Noise in two octaves."""
     return (value_noise(seed, y, x, k) + 0.5 * value_noise(seed, 2.1 * y, 2.1 * x, k + 1)) / 1.2
