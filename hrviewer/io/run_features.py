@@ -42,6 +42,10 @@ __all__ = [
 STAGE_COLUMNS = ("read_s", "prepare_s", "infer_s", "post_s")
 
 MAX_TRACED_CELLS = 16_000_000
+
+BATCH_ROWS = 4096
+"""Rows of a patch table that are in memory at once."""
+
 BAND = 256
 """Rows of cells that are searched for objects at once."""
 
@@ -141,7 +145,7 @@ def patch_rows(table: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a patch table, one batch in memory at a time."""
     try:
         with open_table(table, PATCH_COLUMNS) as file:
-            for batch in file.iter_batches(batch_size=4096):
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 require_whole(batch, PATCH_COLUMNS, table)
                 yield from batch.to_pylist()
     except FileNotFoundError:

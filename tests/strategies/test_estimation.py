@@ -220,7 +220,7 @@ def test_strata_reduce_the_effect_of_local_errors():
     # Half the count on one side, too many on the other, and random errors.
     wrong = np.where(where[:, 1] < 15, 2.0, 0.7) * np.exp(0.1 * rng.standard_normal(len(where)))
     exact = rng.poisson(prediction * wrong).astype(float)
-    spread, runs, found, covered = np.sqrt(0.2 * prediction**2 + prediction), 400, {}, 0
+    spread, runs, found, covered = np.sqrt(0.2 * prediction**2 + prediction), 250, {}, 0
     for parts in (1, 4):
         estimates = []
         for seed in range(runs):
@@ -296,7 +296,7 @@ def population(n=600):
 @pytest.mark.parametrize(("draws", "calibrated"), [(30, True), (60, False)])
 def test_intervals_have_their_coverage(draws, calibrated):
     exact, prediction, spread = population()
-    total, runs = exact.sum(), 2000
+    total, runs = exact.sum(), 800
     errors, halves, covered, always = [], [], 0, 0
     for seed in range(runs):
         estimator = SamplingEstimator(
@@ -327,7 +327,7 @@ def test_intervals_have_their_coverage(draws, calibrated):
 
 def test_the_bounded_interval_covers_at_all_times():
     exact, prediction, spread = population(120)
-    total, runs, draws = exact.sum(), 2000, 36
+    total, runs, draws = exact.sum(), 800, 36
     always, narrower = 0, 0
     for seed in range(runs):
         estimator = SamplingEstimator(

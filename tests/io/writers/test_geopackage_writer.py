@@ -11,6 +11,7 @@ from made_runs import PLACE, table
 
 from hrviewer.errors import HrviewerError
 from hrviewer.io import export
+from hrviewer.io.writers import geopackage
 
 geopandas = pytest.importorskip("geopandas")
 
@@ -18,7 +19,7 @@ geopandas = pytest.importorskip("geopandas")
 @pytest.fixture
 def placed(made):
     """Return a run on Earth."""
-    return made(patches=table(5000), geo=True)
+    return made(patches=table(600), geo=True, shape=(2, 64, 96))
 
 
 def as_seen_on_the_map(run, frame) -> None:
@@ -32,11 +33,12 @@ def as_seen_on_the_map(run, frame) -> None:
     assert frame.is_valid.all()
 
 
-def test_geopackage(placed, tmp_path):
+def test_geopackage(placed, tmp_path, monkeypatch):
+    monkeypatch.setattr(geopackage, "BATCH", 250)  # in three parts
     path = export(placed, tmp_path / "a.gpkg", points=True)
     patches = geopandas.read_file(path, layer="patches")
     as_seen_on_the_map(placed, patches)
-    assert patches["FLOPs"].tolist() == [1e9 + i for i in range(5000)]
+    assert patches["FLOPs"].tolist() == [1e9 + i for i in range(600)]
     assert patches["class"][0] == "scout"
     points = geopandas.read_file(path, layer="points")
     assert (points.geom_type == "Point").all()
