@@ -15,21 +15,28 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 import hrviewer
 from hrviewer import runs
 from hrviewer.app.maps.patch_preview import warp_preview
+from hrviewer.app.maps.raster import MapName
 from hrviewer.formatting import describe_estimate
 from hrviewer.runs import Run, format_estimate
 from hrviewer.strategies import WarpRequest, get_strategy, strategy_ids
+from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 from hrviewer.viewer.layers.warp_grid import grid_lines
 
 mpl.use("agg")
 mpl.rcParams["font.size"] = 13
 
 
-def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
+def draw(run: Run, picture: np.ndarray, target: Path) -> None:
     """Draw the image with its patches, the output, the saliency and the cost."""
     height, width = run.image_shape
     extent = (0, width, height, 0)
@@ -42,38 +49,25 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     rows, columns = (n // 8 * 8 for n in density.shape)
     density = density[:rows, :columns].reshape(rows // 8, 8, columns // 8, 8).mean((1, 3))
     cost = run.cost_map() / run.map("cost")[1] ** 2
-    maps = [
-        ("output", density, "viridis", "nuclei per mm²" if size else "per pixel"),
-        ("saliency", run.saliency, "inferno", "saliency"),
-        ("cost", np.where(cost > 0, cost, np.nan) / 1e3, "magma", "kFLOP per pixel"),
+    maps: list[tuple[MapName, np.ndarray, str]] = [
+        ("output", density, "nuclei per mm²" if size else "per pixel"),
+        ("saliency", run.saliency, ""),
+        ("cost", np.where(cost > 0, cost, np.nan) / 1e3, "kFLOP per pixel"),
     ]
     axes[0].imshow(picture, extent=extent)
-    for row in run.patches.itertuples():
-        axes[0].add_patch(
-            Rectangle((row.x, row.y), row.w, row.h, fill=False, edgecolor="#00a5ff", linewidth=1)
-        )
-    scales = run.patches["scale"]
-    span = f"{scales.min():.3g}"
-    if scales.max() > scales.min():
-        span += f" to 1/{scales.max():.3g}"
-    axes[0].set_title(f"{len(run.patches)} patches at 1/{span}")
-    for axis, (name, values, colours, unit) in zip(axes[1:], maps, strict=True):
-        axis.imshow(picture, extent=extent, alpha=0.35)
+    draw_patches(axes[0], run)
+    for axis, (name, values, unit) in zip(axes[1:], maps, strict=True):
+        style = OVERLAY_STYLES[name]
+        colours = ListedColormap(style.gradient(256))
+        axis.imshow(picture.mean(2), extent=extent, cmap="gray", vmin=0, vmax=255, alpha=0.6)
         top = float(np.nanpercentile(values, 99.5)) or 1.0
-        shown = axis.imshow(
-            values,
-            extent=extent,
-            cmap=colours,
-            vmin=0,
-            vmax=top,
-            alpha=0.85,
-            interpolation="nearest",
-        )
-        axis.set_title(name)
+        axis.imshow(values, extent=extent, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
+        axis.set_title(style.title)
+        # A separate mappable: the overlay is transparent at small values, its legend is not.
+        legend = ScalarMappable(Normalize(0, top), ListedColormap(style.gradient(256)[:, :3]))
         panels.colorbar(
-            shown, ax=axis, label=unit, location="bottom", shrink=0.9, aspect=25,
-            ticks=(0, top / 2, top),
-            format=lambda value, _: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}",
+            legend, ax=axis, label=unit, location="bottom", shrink=0.9, aspect=25,
+            ticks=MaxNLocator(4, steps=(1, 2, 5, 10)), format=lambda value, _: f"{value:,g}",
         )  # fmt: skip
     for axis in axes:
         axis.set_axis_off()
@@ -87,8 +81,27 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     plt.close(panels)
 
 
+def draw_patches(axis: Axes, run: Run) -> None:
+    """Draw the outlines of a run's patches, the finer the smaller they are."""
+    width = axis.get_window_extent().width / run.image_shape[1]  # pixels of the figure per pixel
+    patches = run.patches
+    sides = patches[["h", "w"]].min(axis=1) * width
+    outlines = PatchCollection(
+        [Rectangle((row.x, row.y), row.w, row.h) for row in patches.itertuples()],
+        facecolor="none",
+        edgecolor=OUTLINE_COLOUR,
+        linewidth=np.clip(sides / 15, 0.12, 1.2),
+    )
+    axis.add_collection(outlines)
+    scales = patches["scale"]
+    span = f"{scales.min():.2g}"
+    if scales.max() > scales.min():
+        span += f" to 1/{scales.max():.2g}"
+    axis.set_title(f"{len(patches):,} patches at 1/{span}")
+
+
 def draw_warp(slide: str, target: Path) -> None:
-    """Draw the largest warp of a run: its grid, and the network's input."""
+    """Draw the largest warp of a run: its grid, and the model's input."""
     warps: list[WarpRequest] = []
     with tempfile.TemporaryDirectory() as folder, hrviewer.open(slide) as pyramid:
 
@@ -103,15 +116,16 @@ def draw_warp(slide: str, target: Path) -> None:
         rect = warp.rect
         panels, axes = plt.subplots(1, 3, figsize=(15, 6.2), layout="constrained")
         picture = pyramid.read(rect, max(1.0, max(rect.h, rect.w) / 600))
-        axes[0].imshow(picture, extent=(rect.x, rect.x1, rect.y1, rect.y))
+        extent = (rect.x, rect.x1, rect.y1, rect.y)
+        axes[0].imshow(picture, extent=extent)
         for (y, x), (dy, dx) in grid_lines(warp, rect, 1.0):
             axes[0].plot([x, x + dx], [y, y + dy], color="#c98f00", linewidth=0.6)
         axes[0].set_xlim(rect.x, rect.x1)
         axes[0].set_ylim(rect.y1, rect.y)
         axes[0].set_title(f"the grid over {rect.h:,} × {rect.w:,} pixels")
-        axes[1].imshow(warped)
-        axes[1].set_title(f"network input: {warp.shape[0]} × {warp.shape[1]}")
-        axes[2].imshow(even)
+        axes[1].imshow(warped, extent=extent)
+        axes[1].set_title(f"model input: {warp.shape[0]} × {warp.shape[1]}")
+        axes[2].imshow(even, extent=extent)
         axes[2].set_title("uniform downsampling, as many pixels")
         for axis in axes:
             axis.set_axis_off()
@@ -128,7 +142,7 @@ def main(slide: str, *names: str) -> None:
         picture = pyramid.read(pyramid.rect, scale)
         for name in names or strategy_ids():
             run = hrviewer.run(slide, "nuclei", name, out=Path(folder) / f"{name}.run.zarr")
-            draw(run, picture, scale, images / f"strategy_{name}.png")
+            draw(run, picture, images / f"strategy_{name}.png")
             if name == "nonuniform":
                 draw_warp(slide, images / "nonuniform_warp.png")
             print(f"{name}: {format_estimate(run.estimate)}, {run.cost['flops']:.4g} FLOPs")

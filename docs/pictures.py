@@ -22,8 +22,16 @@ import hrviewer
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.formatting import describe_estimate
 from hrviewer.geometry import Rect
+from hrviewer.runs import Run
 from hrviewer.strategies import get_strategy, strategy_ids
-from hrviewer.viewer.demo.window_driver import process_events_for, set_up_window, wait_until
+from hrviewer.viewer.demo.window_driver import (
+    grab,
+    move_camera,
+    process_events_for,
+    set_up_window,
+    wait_until,
+)
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.view import View, view
 
 mpl.use("agg")
@@ -51,31 +59,74 @@ def run(
 
 
 def overlays() -> None:
-    """Show each of the four maps of one run over a gigapixel."""
+    """Show each of the four maps of one run: over a gigapixel, and over a square of it."""
     with tempfile.TemporaryDirectory() as folder:
         opened = view(GIGAPIXEL, "crowd", "zoom")
         set_up_window(opened)
         run(opened, Path(folder))
-        shown = opened.controller.overlays
+        controller, legend = opened.controller, opened.panel.overlay_legend
+        shown, done, layer = controller.overlays, controller.state.run, controller.image_layer
         assert shown is not None
-        panels, axes = plt.subplots(2, 2, figsize=(14, 14.6), layout="constrained")
-        for axis, name in zip(axes.flat, MAPS, strict=True):
+        assert done is not None
+        assert layer is not None
+        opened.viewer.canvas.overlays.scale_bar.visible = False
+        square, (height, width) = busiest_square(done, 2048), done.image_shape
+        panels, axes = plt.subplots(
+            3, 4, figsize=(20, 11.4), layout="constrained", height_ratios=(10, 10, 0.35)
+        )
+        for (above, below, bar), name in zip(axes.T, MAPS, strict=True):
             for other in MAPS:
                 shown.set_visible(other, other == name)
-            shown.set_opacity(name, 0.85)
+            shown.set_opacity(name, 1.0)
+            layer.opacity = 0.5
+            opened.viewer.reset_view()
             process_events_for(1.5)
-            axis.imshow(crop_to_image(opened.viewer.screenshot(canvas_only=True, flash=False)))
-            axis.set_title(name, fontsize=16)
+            above.imshow(crop_to_image(grab(opened, canvas=True)), extent=(0, width, height, 0))
+            frame = Rectangle((square.x, square.y), square.w, square.h, fill=False)
+            frame.set(edgecolor="white", linewidth=1.5)
+            above.add_patch(frame)
+            above.set_title(OVERLAY_STYLES[name].title, fontsize=20)
+            layer.opacity = 0.8
+            below.imshow(square_of_canvas(opened, square))
+            scale = OVERLAY_STYLES[name].gradient(256)[None]
+            bar.imshow(scale, aspect="auto", extent=(0, 1, 0, 1))
+            row = legend.rows[name]
+            bar.set_xticks((0, 0.5, 1), (row.low.text(), row.unit.text(), row.high.text()))
+            bar.tick_params(length=0, labelsize=14)
+            bar.set_yticks(())
+        for axis in axes[:2].flat:
             axis.set_axis_off()
-        done = opened.controller.state.run
-        assert done is not None
         estimate = describe_estimate(done.estimate)
         panels.suptitle(
-            f"1.07 gigapixels, zoom: {estimate.amount}\n{estimate.details}", fontsize=18
+            f"1.07 gigapixels, {get_strategy('zoom').title.lower()}: {estimate.amount}, "
+            f"{done.cost['flops'] / 1e9:,.0f} GFLOP\n{estimate.details}",
+            fontsize=20,
         )
         panels.savefig(IMAGES / "overlays.png", dpi=80)
         plt.close(panels)
         opened.close()
+
+
+def busiest_square(done: Run, side: int) -> Rect:
+    """Return the square of a run's image with the largest prediction."""
+    output, cell = done.map("output")
+    n = int(side // cell)
+    density = np.nan_to_num(np.asarray(output[:]).sum(0))
+    rows, columns = (length // n for length in density.shape)
+    sums = density[: rows * n, : columns * n].reshape(rows, n, columns, n).sum((1, 3))
+    y, x = np.unravel_index(int(sums.argmax()), sums.shape)
+    return Rect(int(y) * side, int(x) * side, side, side)
+
+
+def square_of_canvas(opened: View, square: Rect) -> np.ndarray:
+    """Show a square of the image as large as the canvas allows, and return its picture."""
+    side = min(opened.viewer.canvas.size)
+    move_camera(opened, (square.y + square.h / 2, square.x + square.w / 2), square.h / side)
+    process_events_for(2.5)
+    shot = grab(opened, canvas=True)
+    side = min(shot.shape[:2])
+    top, left = (shot.shape[0] - side) // 2, (shot.shape[1] - side) // 2
+    return shot[top : top + side, left : left + side]
 
 
 def crop_to_image(shot: np.ndarray) -> np.ndarray:

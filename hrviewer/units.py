@@ -7,6 +7,7 @@ import math
 __all__ = [
     "AREA_UNITS",
     "area_unit",
+    "format_amount",
     "format_area",
     "format_duration",
     "format_length",
@@ -86,9 +87,14 @@ def format_si(value: float, unit: str = "", digits: int = 3) -> str:
     return f"{value:.{digits}g} {PREFIXES[power]}{unit}".rstrip()
 
 
+def format_amount(value: float) -> str:
+    """Return ``2,418`` for 2418.3, ``0.713`` for 0.7134, and ``1.23 M`` beyond six digits."""
+    return f"{value:,.0f}" if 99.5 <= abs(value) < 999_999.5 else format_si(value)
+
+
 def format_signed(value: float) -> str:
-    """Return ``+1.23 k`` for 1230: a number with its sign."""
-    return "+" * (value > 0) + format_si(value)
+    """Return ``+1,230`` for 1230: a number with its sign."""
+    return "+" * (value > 0) + format_amount(value)
 
 
 def format_duration(seconds: float) -> str:

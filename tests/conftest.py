@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,12 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_collection_finish():
+    """Keep what was imported out of garbage collections, which a window makes many of."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

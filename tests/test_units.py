@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from hrviewer.units import format_duration, format_si, format_signed, nice_ceiling
+from hrviewer.units import (
+    format_amount,
+    format_duration,
+    format_si,
+    format_signed,
+    nice_ceiling,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,9 +26,17 @@ def test_si_without_a_unit():
     assert format_si(3) == "3"
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(2418.3, "2,418"), (99.6, "100"), (12.34, "12.3"), (0.7134, "0.713"), (1.23e6, "1.23 M")],
+)
+def test_amount(value, words):
+    assert format_amount(value) == words
+
+
 def test_signed():
     assert [format_signed(off) for off in (2070, -1260.4, 0, 994, math.nan)] == [
-        "+2.07 k", "-1.26 k", "0", "+994", "–",
+        "+2,070", "-1,260", "0", "+994", "–",
     ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ TASKS = TaskSet(
 @pytest.fixture
 def run(monkeypatch, capsys):
     threads = torch.get_num_threads()
+    # A process that makes batches is `train`'s test; starting one takes seconds.
+    monkeypatch.setattr(cli, "train", partial(cli.train, workers=0))
     monkeypatch.setattr(cli, "installed_task_sets", lambda: {"squares": lambda: TASKS})
 
     def run(*words: str) -> tuple[int, str, str]:

@@ -30,7 +30,7 @@ from hrviewer.app.services.loading import RunLoader
 from hrviewer.app.state import AppState
 from hrviewer.errors import HrviewerError, RunError
 from hrviewer.runs.run_index import RunEntry, list_runs
-from hrviewer.units import format_si
+from hrviewer.units import format_amount
 
 __all__ = ["MAX_RUNS", "CompareService", "Difference"]
 
@@ -266,7 +266,7 @@ def share_scales(scales: ColourScales, runs: list[ResultMaps]) -> None:
 def run_label(entry: RunEntry) -> str:
     """Return a run's name in the grid: the strategy and its estimate."""
     estimate = entry.row["estimate"]
-    return entry.title if estimate is None else f"{entry.title}: {format_si(estimate)}"
+    return entry.title if estimate is None else f"{entry.title}: {format_amount(estimate)}"
 
 
 def preload_matplotlib() -> None:

@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.errors import HrviewerError
+from hrviewer.formatting import describe_estimate
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import Run
@@ -57,6 +58,7 @@ class Row:
     """A strategy's result, a row of the printed table."""
 
     strategy: str
+    amount: str
     estimate: float
     interval: tuple[float, float] | None
     flops: float
@@ -128,16 +130,16 @@ class Demo:
             self.frame(0.15)
         live.set_enabled(True)
         wait_until(lambda: live.session is not None or not live.enabled, 300)
-        y, x = self.region.y + self.region.h / 2, self.region.x + self.region.w / 2
         self._settle(4)
-        reach = min(800.0, self.region.w / 4)
-        for step in np.linspace(0, 1, 6):  # pan
-            move_camera(self.window, (y + reach * step, x + reach * step), 2.0)
+        start, end = middle(self.region), middle(busiest_region(self.pyramid, 640, self.region))
+        for part in np.linspace(0, 1, 6):  # pan
+            y, x = (float(a + (b - a) * part) for a, b in zip(start, end, strict=True))
+            move_camera(self.window, (y, x), 2.0)
             process_events_for(0.25)
             self.frame(0.2)
         self._settle(5)
         for pixel in (1.6, 1.3, 1.0):
-            move_camera(self.window, (y + reach, x + reach), pixel)
+            move_camera(self.window, end, pixel)
             process_events_for(0.2)
             self.frame(0.2)
         self._settle(4)
@@ -174,9 +176,8 @@ class Demo:
     def _fit(self, parts: int = 1) -> None:
         """Fit the region into the canvas, or into a grid's cells, so many along each side."""
         region, (height, width) = self.region, self.window.viewer.canvas.size
-        centre = region.y + region.h / 2, region.x + region.w / 2
         pixel = max(region.h / height, region.w / width)
-        move_camera(self.window, centre, 1.04 * parts * pixel)
+        move_camera(self.window, middle(region), 1.04 * parts * pixel)
         process_events_for(0.3)
 
     def run_strategy(self, name: str) -> Run:
@@ -199,6 +200,7 @@ class Demo:
         self.rows.append(
             Row(
                 name,
+                describe_estimate(run.estimate).amount,
                 float(run.estimate["value"]),
                 None if interval is None else (float(interval[0]), float(interval[1])),
                 float(run.cost["flops"]),
@@ -226,7 +228,7 @@ class Demo:
         path = self.out / f"3-{name}.png"
         row = self.rows[-1]
         title = (
-            f"{get_strategy(name).title}: {row.estimate:,.0f} objects, "
+            f"{get_strategy(name).title}: {row.amount}, "
             f"{row.flops / 1e9:,.0f} GFLOP, {row.seconds:.1f} s"
         )
         contact_sheet(shots, title).save(path)
@@ -278,21 +280,27 @@ class Demo:
         return path
 
 
-def busiest_region(pyramid: Pyramid, side: int = REGION) -> Rect:
+def busiest_region(pyramid: Pyramid, side: int = REGION, within: Rect | None = None) -> Rect:
     """Return the square with most contrast, found on a thumbnail; level-0 pixels."""
     from scipy.ndimage import gaussian_gradient_magnitude, uniform_filter
 
-    h, w = pyramid.plane_shape
+    whole = pyramid.rect if within is None else within
+    h, w = whole.h, whole.w
     side = min(side, h, w) // 16 * 16
     scale = max(1.0, max(h, w) / 512)
-    thumbnail = pyramid.read(pyramid.rect, scale).astype(np.float32).mean(axis=2)
+    thumbnail = pyramid.read(whole, scale).astype(np.float32).mean(axis=2)
     detail: NDArray[np.float32] = gaussian_gradient_magnitude(thumbnail, 1.0)
     size = max(1, round(side / scale))
     score = uniform_filter(np.minimum(detail, np.percentile(detail, 99.5)), size, mode="constant")
     y, x = np.unravel_index(int(score.argmax()), score.shape)
     top = int(min(max(0, (y + 0.5) * scale - side / 2), h - side)) // 16 * 16
     left = int(min(max(0, (x + 0.5) * scale - side / 2), w - side)) // 16 * 16
-    return Rect(top, left, side, side)
+    return Rect(whole.y + top, whole.x + left, side, side)
+
+
+def middle(rect: Rect) -> tuple[float, float]:
+    """Return the centre of a rectangle, ``(y, x)``."""
+    return rect.y + rect.h / 2, rect.x + rect.w / 2
 
 
 def zoom_path(
@@ -303,8 +311,7 @@ def zoom_path(
         pixel = start * (end / start) ** t
         # The centre moves with the logarithm of the scale's rest, so that the region stays in view.
         part = 1 - (pixel - end) / max(start - end, 1e-9)
-        y = image.h / 2 + part * (region.y + region.h / 2 - image.h / 2)
-        x = image.w / 2 + part * (region.x + region.w / 2 - image.w / 2)
+        y, x = (a + part * (b - a) for a, b in zip(middle(image), middle(region), strict=True))
         yield (float(y), float(x)), float(pixel)
 
 
@@ -348,6 +355,8 @@ def table(rows: Sequence[Row], count: float | None) -> str:
     lines = [f"{heads}{'GFLOP':>8}{'seconds':>9}{'Mpx read':>10}"]
     for row in rows:
         interval = "" if row.interval is None else "{:,.0f} – {:,.0f}".format(*row.interval)
+        if row.strategy == "patches":
+            interval = "exhaustive"
         error = "" if not reference else f"{100 * (row.estimate / reference - 1):+.1f} %"
         lines.append(
             f"{row.strategy:<13}{row.estimate:>9,.0f}{interval:>19}{error:>18}"

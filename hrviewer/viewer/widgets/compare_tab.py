@@ -28,7 +28,7 @@ from hrviewer.app.maps.raster import MAPS
 from hrviewer.app.services.compare_service import MAX_RUNS
 from hrviewer.io.figures.plots import color_and_marker
 from hrviewer.runs.run_index import RunEntry
-from hrviewer.units import format_si, format_signed
+from hrviewer.units import format_amount, format_si, format_signed
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.widgets.common import label, row
@@ -39,10 +39,10 @@ from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 
 __all__ = ["CompareTab"]
 
-COLUMNS = ("strategy", "estimate", "error", "FLOP", "of once", "of patches", "time")
+COLUMNS = ("strategy", "estimate", "error", "FLOP", "of\nonce", "of\npatches", "time")
 COLUMN_TIPS = {
-    "of once": "FLOPs over those of the model once on every pixel",
-    "of patches": "FLOPs over those of patches at its defaults",
+    "of\nonce": "FLOPs over those of the model once on every pixel",
+    "of\npatches": "FLOPs over those of patches at its defaults",
 }
 HEADER_PADDING = 14
 """Pixels around the title of a column."""
@@ -265,8 +265,10 @@ class CompareTab(QWidget):
         """Give the names what the numbers leave; Qt would keep room for an arrow in each header."""
         header = self.table.horizontalHeader()
         for column, title in enumerate(COLUMNS[1:], start=1):
-            needed = header.fontMetrics().horizontalAdvance(title) + HEADER_PADDING
-            self.table.setColumnWidth(column, max(needed, self.table.sizeHintForColumn(column)))
+            metrics = header.fontMetrics()
+            needed = max(metrics.horizontalAdvance(line) for line in title.split("\n"))
+            needed = max(needed + HEADER_PADDING, self.table.sizeHintForColumn(column))
+            self.table.setColumnWidth(column, needed)
 
     def _row_items(self, entry: RunEntry) -> list[QTableWidgetItem]:
         row = entry.row
@@ -275,14 +277,14 @@ class CompareTab(QWidget):
         estimate, error = row["estimate"], row["error"]
         return [
             name,
-            NumberItem("–" if estimate is None else format_si(estimate), estimate),
+            NumberItem("–" if estimate is None else format_amount(estimate), estimate),
             NumberItem(
                 "–" if error is None else format_signed(error),
                 None if error is None else abs(error),
             ),
             NumberItem(format_si(row["flops"]), row["flops"]),
             *(
-                NumberItem("–" if part is None else f"{part:.3g}", part)
+                NumberItem("–" if part is None else f"{part:.2g}", part)
                 for part in (row["of_once_per_pixel"], row["of_patches"])
             ),
             NumberItem(f"{row['wall_s']:,.3g} s", row["wall_s"]),

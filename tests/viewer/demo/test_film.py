@@ -75,12 +75,13 @@ def test_the_camera_goes_from_all_to_the_region():
 
 def test_the_table_gives_errors_against_ground_truth_or_patches():
     rows = [
-        Row("patches", 110.0, None, 4e9, 2.0, 1e6),
-        Row("zoom", 99.0, (90.0, 120.0), 1e9, 1.0, 5e5),
+        Row("patches", "110 nuclei", 110.0, (110.0, 110.0), 4e9, 2.0, 1e6),
+        Row("zoom", "99 nuclei", 99.0, (90.0, 120.0), 1e9, 1.0, 5e5),
     ]
     known = table(rows, 100.0).splitlines()
     assert "ground truth" in known[0]
     assert "+10.0 %" in known[1]
+    assert "exhaustive" in known[1]
     assert "90 – 120" in known[2]
     assert "-1.0 %" in known[2]
     assert known[3].split() == ["ground", "truth", "100"]

@@ -18,14 +18,14 @@ from hrviewer.viewer.demo.window_driver import process_events_for
 avoid_llvmpipe_crash()
 viewer = napari.Viewer()
 viewer.add_image(np.zeros((512, 512)))
-process_events_for(1)
+process_events_for(0.5)
 for _ in range(3):
     layers = [viewer.add_image(np.zeros((64, 64)), visible=i == 0) for i in range(4)]
     layers.append(viewer.add_vectors(np.ones((5, 2, 2)), edge_width=3))
-    process_events_for(0.3)
+    process_events_for(0.1)
     for layer in layers:
         viewer.layers.remove(layer)
-    process_events_for(0.3)
+    process_events_for(0.1)
 viewer.close()
 print("still here")
 """
