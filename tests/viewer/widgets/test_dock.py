@@ -32,7 +32,7 @@ import tiny_models
 
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.engine import ResultCache
-from hrviewer.formatting import EstimateText
+from hrviewer.formatting import EstimateText, describe_estimate
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.image.image_layer import image_layer_data
@@ -441,6 +441,21 @@ def test_no_number_of_one_image_stands_beside_another(docked, qtbot, photo):
     assert controls.estimate.text() == estimate
     assert not docked.patch_inspector.preview.isHidden()
     assert docked.overlay_legend.rows["cost"].high.text() == "100"
+
+
+def test_the_answer_has_its_intervals_or_is_rough(docked):
+    controls, state = docked.run_controls, docked.controller.state
+    count = {"kind": "count", "value": 41.2, "per_class": {"person": 41.2}, "coverage": 0.4}
+    for known, details in (
+        (
+            {"ci95": [35.1, 47.9], "ci95_truth": [28.0, 56.2]},
+            "95 % intervals: 35 – 48 for exhaustive inference, 28 – 57 for the true count",
+        ),
+        ({"ci95": None, "ci95_truth": None}, "rough"),
+    ):
+        state.set_estimate(state.image, describe_estimate(count | known), "")
+        assert controls.estimate.text() == "41 people"
+        assert controls.estimate_details.text() == f"{details}; 40 % of the region"
 
 
 def test_text_that_grows_is_never_cut_off(docked):
