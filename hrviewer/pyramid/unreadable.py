@@ -62,6 +62,10 @@ BY_SUFFIX = {
     ".dcm": "is DICOM, but no whole-slide image: convert it, for example by `dcm2img`",
     ".isyntax": ISYNTAX,
     ".i2syntax": ISYNTAX,
+    **dict.fromkeys(
+        (".onnx", ".safetensors", ".pt", ".pth", ".torchscript"),
+        "is a model, not an image: open it as one, with `--model` on the command line",
+    ),
     **{
         suffix: f"is in the format {name}, which is not read: convert it by `bioformats2raw`, "
         "which makes an OME-Zarr"
@@ -117,7 +121,8 @@ def explain_unreadable(path: Path) -> str:
     for beginning, reason in UNSUPPORTED:
         if head.startswith(beginning):
             return f"{path.name} {reason}"
-    if head.decode("utf-8", "replace").isprintable() or (b"\n" in head and head.isascii()):
+    text = head.decode("utf-8", "ignore")  # the last character may be cut
+    if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c in "\r\n\t" for c in text):
         return f"{path.name} is a text file, not an image"
     return f"{path.name} is not an image in a format that hrviewer reads: {TO_TILED_TIFF}"
 

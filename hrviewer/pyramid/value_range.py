@@ -100,15 +100,24 @@ def find_value_range(levels: tuple[Level, ...], stored: tuple[float, float] | No
         return _round(*stored, dtype, "file")
     if dtype == np.uint8:
         return ValueRange(0.0, 255.0, "type")
-    values = np.concatenate([np.zeros(0, dtype), *_sample(levels)]).astype(np.float64)
+    extremes = _measure(levels)
+    if extremes is None or extremes == (0, 0):
+        return ValueRange(0.0, full if dtype.kind == "u" else 255.0, "type")
+    return _round(*extremes, dtype, "measured")
+
+
+def _measure(levels: tuple[Level, ...]) -> tuple[float, float] | None:
+    """Return the smallest and largest value of a sample; of real numbers percentiles."""
+    samples = _sample(levels)
+    if levels[0].dtype.kind != "f":  # window by window: many channels are many values
+        ends = [(float(part.min()), float(part.max())) for part in samples if part.size]
+        return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
+    values = np.concatenate([np.zeros(0, levels[0].dtype), *samples])
     values = values[np.isfinite(values)]
     if not values.size or not values.any():
-        return ValueRange(0.0, full if dtype.kind == "u" else 255.0, "type")
-    if dtype.kind == "f":
-        low, high = np.percentile(values, (100 - PERCENTILE, PERCENTILE))
-    else:
-        low, high = values.min(), values.max()
-    return _round(float(low), float(high), dtype, "measured")
+        return None
+    low, high = np.percentile(values, (100 - PERCENTILE, PERCENTILE))
+    return float(low), float(high)
 
 
 def _round(

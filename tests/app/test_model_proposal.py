@@ -56,6 +56,14 @@ def test_pixel_size_and_channels_select_the_model(pixel_size, channels, proposed
     assert best_model(MODELS, image(pixel_size, channels)) == proposed
 
 
+def test_no_model_of_colours_is_proposed_for_three_stains():
+    stains = xarray.DataArray(np.zeros((3, 64, 64), np.uint16), dims=("c", "y", "x"))
+    assert best_model(MODELS, open_pyramid(stains, pixel_size=0.5)) is None
+    assert (
+        best_model({"dots": card(["dot"], 0.5, 3)}, open_pyramid(stains, pixel_size=0.5)) == "dots"
+    )
+
+
 def test_of_several_that_fit_alike_none_is_proposed():
     assert best_model({**MODELS, "heads": card(["head"])}, image()) is None
     assert best_model({}, image()) is None

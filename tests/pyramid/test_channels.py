@@ -170,3 +170,18 @@ def test_cases(shared: Path, name: str, names: list[str], is_rgb: bool) -> None:
     with open_pyramid(folder / name) as pyramid:
         assert [info.name for info in pyramid.channel_info] == names
         assert pyramid.is_rgb == is_rgb
+
+
+@pytest.mark.parametrize("scale", [["a", 1, 0.5, 0.5], [1, 1, "a", 0.5], [1, 1, -1, 0.5], None])
+def test_a_bad_scale_never_costs_the_image(tmp_path: Path, scale: Any) -> None:
+    write_omezarr(tmp_path / "a.zarr", {})
+    group = zarr.open_group(tmp_path / "a.zarr")
+    units = {"y": "micrometer", "x": "micrometer"}
+    axes = [{"name": a, **({"unit": units[a]} if a in units else {})} for a in "czyx"]
+    change = {"type": "scale", "scale": scale}
+    group.attrs["multiscales"] = [
+        {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [change]}]}
+    ]
+    with open_pyramid(tmp_path / "a.zarr") as pyramid:
+        known = scale is not None and scale[0] == "a"
+        assert pyramid.pixel_size == ((0.5, 0.5) if known else None)

@@ -41,6 +41,8 @@ from hrviewer.pyramid.readers import tiff_channels
         ("a.mrxs", b"\xff\xd8\xff\xe0" + bytes(99), "folder of the same name is missing"),
         ("a.kfb", b"KFB\xff", "export it as OME-TIFF or TIFF in its own viewer"),
         ("a.pdf", b"%PDF-1.7", "is a PDF"),
+        ("a.onnx", b"\x08\x07", "is a model, not an image"),
+        ("a.md", "# 12 µm × 3\n".encode() * 99, "is a text file, not an image"),
         ("a.csv", b"x,y\n1,2\n", "is a text file, not an image"),
         ("a.svs", b"\x01\x02\xff", "`vips tiffsave IN OUT.tif --tile --pyramid --bigtiff`"),
     ],

@@ -113,3 +113,13 @@ def test_a_given_range_is_recorded(tmp_path: Path) -> None:
     for wrong in ((5, 5), (1,), "0,1", (0, float("nan"))):
         with pytest.raises(ParameterError, match="value_range is two numbers"):
             open_pyramid(path, value_range=wrong)
+
+
+def test_many_channels_are_measured_window_by_window() -> None:
+    pixels = np.zeros((40, 50, 4), np.uint16)
+    pixels[3, 4, 2] = 3000
+    with open_pyramid(pixels) as image:
+        assert image.value_range.ends == (0, 4095)
+        assert image.value_range.extremes == (0, 3000)
+    with open_pyramid(np.zeros((40, 50, 4), np.uint16)) as image:
+        assert image.value_range.ends == (0, 65535)

@@ -99,9 +99,7 @@ def best_model(cards: Mapping[str, ModelCard], pyramid: Pyramid) -> str | None:
         model of the nearest one, within a factor of four; of another image, the only model that
         was trained for no pixel size. None where none or several fit alike.
     """
-    fitting = {
-        name: card for name, card in cards.items() if card.input.channel_count in channels(pyramid)
-    }
+    fitting = {name: card for name, card in cards.items() if fits(card, pyramid)}
     synthetic = pyramid.synthetic_image
     if synthetic is not None:
         known = set(synthetic.classes)
@@ -117,9 +115,14 @@ def best_model(cards: Mapping[str, ModelCard], pyramid: Pyramid) -> str | None:
     return only([name for name, ratio in ratios.items() if ratio == nearest])
 
 
-def channels(pyramid: Pyramid) -> tuple[int, ...]:
-    """Return the numbers of channels of models that an image is for."""
-    return (1, 3) if pyramid.is_rgb else (pyramid.channels,)
+def fits(card: ModelCard, pyramid: Pyramid) -> bool:
+    """Whether a model is for an image's channels: colour only for colours, grey for both."""
+    wanted = card.input.channels
+    if wanted in ("rgb", "bgr"):
+        return pyramid.is_rgb
+    if wanted == "gray" or card.input.channel_count == 1:
+        return pyramid.is_rgb or pyramid.channels == 1
+    return card.input.channel_count == pyramid.channels
 
 
 def only(names: list[str]) -> str | None:

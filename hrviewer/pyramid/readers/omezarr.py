@@ -214,7 +214,7 @@ class OmeZarrReader(Reader):
         """Return the axes' letters and units."""
         named = [
             axis if isinstance(axis, dict) else {"name": axis}
-            for axis in multiscale.get("axes", UNNAMED_AXES)
+            for axis in multiscale.get("axes") or UNNAMED_AXES
         ]
         axes = "".join(str(axis.get("name", "?")).lower() for axis in named)
         if len(axes) != len(named) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
@@ -259,17 +259,25 @@ def _steps(
     total = dict.fromkeys(axes, 1.0)
     known = False
     for part in (multiscale.get("datasets", [{}])[0], multiscale):
-        for change in part.get("coordinateTransformations", ()):
-            if change.get("type") == "scale" and len(change.get("scale", ())) == len(axes):
+        for change in part.get("coordinateTransformations") or ():
+            if change.get("type") == "scale" and len(change.get("scale") or ()) == len(axes):
                 known = True
                 for axis, factor in zip(axes, change["scale"], strict=True):
-                    total[axis] *= float(factor)
+                    total[axis] *= _number(factor)
     if not known:
         return {}
     steps = {axis: micrometres(total[axis], units[axis]) for axis in axes if axis in "zyx"}
     if "t" in axes and units["t"] in ("second", "s"):
         steps["t"] = total["t"]
-    return {axis: step for axis, step in steps.items() if step is not None}
+    return {axis: step for axis, step in steps.items() if step is not None and 0 < step < math.inf}
+
+
+def _number(value: Any) -> float:
+    """Return a number of the metadata; NaN for what is none, which never costs the image."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _modification_times(root: str, path: str) -> list[str]:

@@ -29,6 +29,7 @@ from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 __all__ = ["VipsReader"]
 
 TILE = 512
+CHECKED_ROWS = 16
 
 FORMATS = {"uchar": "u1", "ushort": "u2", "short": "i2", "uint": "u4", "int": "i4", "float": "f4"}
 """Formats of libvips and NumPy's names for them."""
@@ -102,8 +103,12 @@ class VipsReader(Reader):
         return DecodedTile(pixels[..., list(self._channels)], stored, valid=valid)
 
     def check(self) -> None:
-        """Decode the first strip."""
-        self.levels[0].read(0, 1, 0, 1)
+        """Decode the first rows, as they are stored; the conversion is not started."""
+        vips = import_vips()
+        assert vips is not None
+        with reporting(f"{self.name} cannot be decoded"):
+            image = vips.Image.new_from_file(self.path, access="sequential", fail_on="error")
+            image.crop(0, 0, image.width, min(CHECKED_ROWS, image.height)).write_to_memory()
 
     def close(self) -> None:
         """Stop the conversion, if it goes on."""

@@ -24,6 +24,7 @@ from hrviewer.app.services.model_loader import DESCRIPTIONS
 from hrviewer.models.loaders import CODE_FORMATS, PRECISIONS, WEIGHTS_FORMATS
 from hrviewer.pyramid.synthetic import synthetic_image_names
 from hrviewer.strategies import get_strategy, strategy_ids
+from hrviewer.units import format_length
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import shape_of
 from hrviewer.viewer.widgets.common import Form, label, row
@@ -223,8 +224,8 @@ class RunSettingsForm(QWidget):
         height, width = shape_of(layer)
         summary = f"{height:,} × {width:,} px · {height * width / 1e6:,.1f} MP"
         if str(layer.units[-1]) in ("micrometer", "um", "µm"):
-            sizes = dict.fromkeys(f"{side:.3g}" for side in layer.scale[-2:])
-            summary += f" · {' × '.join(sizes)} µm/px"
+            sizes = dict.fromkeys(format_length(float(side)) for side in layer.scale[-2:])
+            summary += f" · {' × '.join(sizes)}/px"
         self.image_summary.setText(summary)
         if self._live_after_open:
             self._live_after_open = False
