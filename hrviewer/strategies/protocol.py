@@ -234,6 +234,9 @@ class Estimate:
     coverage : float, optional
         Fraction of the region that the estimate rests on; by default that in which a model of the
         bundle was run.
+    common_error : float
+        The part of the interval's half-width that all parts of a region have in common, in a cell
+        of a live view: over the cells it adds up, while their other errors are independent.
     exhaustive : bool
         Whether the answering model ran on the whole region at its native scale, with enough
         context: no interval is needed.
@@ -243,6 +246,7 @@ class Estimate:
     interval: tuple[float, float] | None = None
     note: str = ""
     coverage: float | None = None
+    common_error: float = 0.0
     exhaustive: bool = False
 
 

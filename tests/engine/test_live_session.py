@@ -15,6 +15,7 @@ from toys import (
     Toy,
     ToyBundle,
     Workbench,
+    blocks,
     collect_cells,
     many_patches,
     overview_then_chosen,
@@ -22,6 +23,7 @@ from toys import (
     toy_bundle,
 )
 
+from hrviewer.app.maps.live_summary import combine_cells
 from hrviewer.engine import (
     Budget,
     InferencePipeline,
@@ -161,11 +163,24 @@ def test_selecting_another_strategy_and_back(bench, follow):
     assert len(ready) == 4
 
 
-@pytest.mark.parametrize("name", ["patches", "uniform"])
+class Dimmer(Bright):
+    """Predicts half the count, and is uncertain where that is high."""
+
+    def __init__(self):
+        super().__init__("scanner", variance=True)
+
+    def predict(self, batch):
+        found = blocks(batch)
+        return np.concatenate([found / 2, found], axis=1)
+
+
+@pytest.mark.parametrize("name", ["patches", "uniform", "scanner"])
 @pytest.mark.parametrize("zoom", [1.0, 2.0])
 def test_the_cells_of_a_view_add_up_to_a_run(name, zoom):
     strategy = get_strategy(name)
-    with Workbench(IMAGE, toy_bundle(Blurred())) as bench:
+    main = Bright() if name == "scanner" else Blurred()
+    image = (IMAGE * np.linspace(0, 1, 1024)[:, None, None] ** 3).astype(np.uint8)
+    with Workbench(image, ToyBundle(main=main, scanner=Dimmer())) as bench:
         context, _, _ = build_context(bench.pyramid, bench.models, strategy)
         pipeline = InferencePipeline(bench.pyramid, bench.models, bench.device, context.region)
         plan = strategy.plan(context, strategy.Params())
@@ -177,8 +192,10 @@ def test_the_cells_of_a_view_add_up_to_a_run(name, zoom):
         session.follow_view(VIEW, zoom)
         wait(session)
         session.close()
-    total = sum(cell.estimate.values[0] for cell in found)
-    assert total == pytest.approx(estimate.values[0], rel=1e-6)
+    values, interval = combine_cells(found, additive=True)
+    assert values[0] == pytest.approx(estimate.values[0], rel=1e-6)
+    if name == "scanner":  # what cells have in common adds up
+        assert interval == pytest.approx(estimate.interval, rel=0.02)
 
 
 @pytest.mark.parametrize("fixed", [True, False])

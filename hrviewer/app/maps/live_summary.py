@@ -19,8 +19,8 @@ def combine_cells(
 ) -> tuple[NDArray[np.float64] | None, tuple[float, float] | None]:
     """Return the estimate of cells together, and its 95 % interval where all of them have one.
 
-    Counts and areas add up, everything else is a mean by area; errors of cells are independent, so
-    that half-widths add up by the root of their squares.
+    Counts and areas add up, everything else is a mean by area. Half-widths add up by the root of
+    their squares, since errors of cells are independent, except for what cells have in common.
     """
     known = [cell for cell in cells if cell.estimate.values is not None]
     if not known:
@@ -33,9 +33,13 @@ def combine_cells(
     intervals = [cell.estimate.interval for cell in known]
     if not additive or any(interval is None for interval in intervals):
         return total, None
-    halves = [(high - low) / 2 for low, high in filter(None, intervals)]
+    common = [cell.estimate.common_error for cell in known]
+    halves = [
+        math.sqrt(max(0.0, ((high - low) / 2) ** 2 - shared**2))
+        for (low, high), shared in zip(filter(None, intervals), common, strict=True)
+    ]
     middle = sum((high + low) / 2 for low, high in filter(None, intervals))
-    half = math.hypot(*halves)
+    half = math.hypot(*halves, sum(common))
     return total, (middle - half, middle + half)
 
 

@@ -30,9 +30,9 @@ from hrviewer.strategies.protocol import (
     Request,
     Response,
 )
-from hrviewer.strategies.tiling import PatchTotal, aggregate
+from hrviewer.strategies.tiling import PatchTotal, aggregate, tile_edges
 
-__all__ = ["MIN_COVERAGE", "TileSample", "affords", "scaled_to_region"]
+__all__ = ["MIN_COVERAGE", "TileSample", "affords", "sample_squares", "scaled_to_region"]
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +49,31 @@ class _Expanded:
 
     values: Floats | None
     interval: Interval | None = None
+
+
+def sample_squares(region: Rect, side: int, n: int, seed: int) -> list[Rect]:
+    """Return squares that stand for a large region: a stratified random sample.
+
+    Parameters
+    ----------
+    region : Rect
+        A region no larger than the squares together stands for itself.
+    side, n : int
+        Side of the squares, level-0 pixels, and their number.
+    seed : int
+        Seed of the draw.
+    """
+    if region.area <= n * side**2:
+        return [region]
+    ys, xs = (
+        tile_edges(start, start + length, side, side)
+        for start, length in ((region.y, region.h), (region.x, region.w))
+    )
+    places = np.argwhere(np.ones((len(ys) - 1, len(xs) - 1), bool))
+    drawn = stratified_order(places, n, np.random.default_rng(seed)).order[:n]
+    return [
+        Rect(ys[i], xs[j], ys[i + 1] - ys[i], xs[j + 1] - xs[j]) for i, j in places[sorted(drawn)]
+    ]
 
 
 def affords(context: PlanContext, flops: float, budget: float | None = None) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect, snap_scale
-from hrviewer.strategies.estimation.stratified import stratified_order
+from hrviewer.strategies.estimation.tile_sample import sample_squares
 from hrviewer.strategies.nonuniform.importance import (
     ImportanceMap,
     kernel_density,
@@ -25,7 +25,7 @@ from hrviewer.strategies.protocol import (
     Request,
     Response,
 )
-from hrviewer.strategies.tiling import batches, tile_edges, tiles, total_flops
+from hrviewer.strategies.tiling import batches, tiles, total_flops
 
 __all__ = [
     "ImportanceSource",
@@ -183,15 +183,7 @@ def sample_regions(context: PlanContext, overview: Overview) -> list[Rect]:
 
     A prior map needs no sample.
     """
-    region, side = context.region, round(SAMPLE_SIDE * context.native_scale)
-    if not overview.scale or region.area <= SAMPLES * side**2:
-        return [region]
-    ys, xs = (
-        tile_edges(start, start + length, side, side)
-        for start, length in ((region.y, region.h), (region.x, region.w))
-    )
-    places = np.argwhere(np.ones((len(ys) - 1, len(xs) - 1), bool))
-    drawn = stratified_order(places, SAMPLES, np.random.default_rng(context.seed)).order[:SAMPLES]
-    return [
-        Rect(ys[i], xs[j], ys[i + 1] - ys[i], xs[j + 1] - xs[j]) for i, j in places[sorted(drawn)]
-    ]
+    side = round(SAMPLE_SIDE * context.native_scale)
+    if not overview.scale:
+        return [context.region]
+    return sample_squares(context.region, side, SAMPLES, context.seed)

@@ -1,19 +1,16 @@
-"""Lightweight scanner networks: a small model on every pixel, the main model where needed."""
+"""Running the scanner on a region: its prediction for every cell that may be measured."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models.accuracy import ASSUMED_ERROR
-from hrviewer.strategies.base import Params, SpecialValueText, Strategy, tile_field
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling_grid import (
     SamplingGrid,
@@ -22,25 +19,19 @@ from hrviewer.strategies.estimation.sampling_grid import (
     resample_onto,
 )
 from hrviewer.strategies.estimation.tile_sample import MIN_COVERAGE, TileSample
-from hrviewer.strategies.estimation.two_phase import (
-    CoarsePrediction,
-    RegressionEstimate,
-    TwoPhaseSampler,
-    regression_estimate,
-)
+from hrviewer.strategies.estimation.two_phase import CoarsePrediction
 from hrviewer.strategies.protocol import (
     Estimate,
     ModelInfo,
     PatchRequest,
     PatchResult,
-    Plan,
     PlanContext,
     Publish,
     Request,
     Response,
 )
+from hrviewer.strategies.scanner.params import ScannerParams
 from hrviewer.strategies.tiling import (
-    BATCH_SIZE,
     PatchTotal,
     activation_map,
     batches,
@@ -49,7 +40,7 @@ from hrviewer.strategies.tiling import (
     tiles,
 )
 
-__all__ = ["Scanner", "ScannerParams"]
+__all__ = ["MIN_SAMPLES", "PLACES_PER_SAMPLE", "Scan", "run_scan"]
 
 Floats = NDArray[np.float64]
 
@@ -63,175 +54,9 @@ FLOP, larger ones per second."""
 MIN_SAMPLES, PLACES_PER_SAMPLE = 4, 16
 """Random measurements on a small image: one cell in 16, but at least four."""
 
-FLOOR = 0.1
-"""Fraction of the random measurements that is drawn evenly, since any scanner may be wrong."""
-
-
-class ScannerParams(Params):
-    """Parameters of `Scanner`."""
-
-    special_value_text: ClassVar[SpecialValueText] = {"tile": "automatic", "sample": "none"}
-    skip: Literal["slides", "always", "never"] = Field(
-        "slides",
-        title="Skip background",
-        description="Skip tiles without foreground; by default if the model's pixel size is known, "
-        "as for microscope slides",
-    )
-    foreground: float = Field(
-        0.02,
-        gt=0,
-        lt=1,
-        title="Foreground",
-        description="Tiles whose mean foreground probability is lower are skipped",
-    )
-    denser: int = Field(
-        1,
-        ge=1,
-        le=8,
-        title="Shifts",
-        description="Number of shifts along each axis at which the scanner runs on every tile, for "
-        "a map so many times as dense; 2 costs 4 times as much, 4 costs 16",
-    )
-    flag: Literal["uncertainty", "score"] = Field(
-        "uncertainty",
-        title="Select by",
-        description="Criterion for measuring a cell with the main model: the scanner's uncertainty "
-        "or its prediction; the same for a scanner without variances",
-    )
-    share: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        title="Selected share",
-        description="Maximum fraction of the region that is measured with the main model; a budget "
-        "may allow less",
-    )
-    sample: int = Field(
-        32,
-        ge=0,
-        le=1024,
-        title="Random samples",
-        description="Number of other cells, drawn at random, that the main model measures to "
-        "correct the scanner and to estimate the interval; on a small image one in 16, but at "
-        "least 4; 0 gives no interval",
-    )
-    tile: int = tile_field(
-        "Side of a measured cell, in pixels of the main model; 0 takes 128, or less if its tiles "
-        "are smaller"
-    )
-
-
-class Scanner(Strategy):
-    """The survey's LSN: a small model runs on every pixel, the main model only where it is flagged.
-
-    A fully convolutional scanner shares the work between overlapping windows (Lin et al.,
-    *ScanNet*, WACV 2018). Cells that it flags are measured by ``main``. The others keep its
-    prediction, times a factor from measurements of some that are drawn at random, which also give
-    the interval; flagged cells are a selection, and would bias the factor.
-    """
-
-    id: ClassVar[str] = "scanner"
-    title: ClassVar[str] = "Lightweight scanner"
-    family: ClassVar[str] = "LSN"
-    when: ClassVar[str] = "Evidence that a thumbnail does not show: cheap inference on every pixel"
-    Params: ClassVar[type[Params]] = ScannerParams
-    roles: ClassVar[tuple[str, ...]] = ("main", "scanner")
-
-    def plan(self, context: PlanContext, params: ScannerParams) -> Plan:
-        """Skip background, scan, measure flagged cells, correct the others."""
-        scan = yield from _scan(context, params)
-        if isinstance(scan, Estimate):
-            return scan
-        grid, prediction, n = scan.grid, scan.prediction, len(scan.grid.patches)
-        yield from scan.publish(prediction.values)
-
-        # Random measurements have priority in the remaining budget: without them the scanner's
-        # error is unknown.
-        sampler = TwoPhaseSampler(context, grid, prediction, scan.remaining, scan.stop)
-        affordable = 0 if scan.stop else sampler.affordable
-        sample = (
-            min(params.sample, max(MIN_SAMPLES, n // PLACES_PER_SAMPLE), affordable)
-            if params.sample
-            else 0
-        )
-        uncertain = int(np.count_nonzero(prediction.spread))
-        flagged = min(round(params.share * n), affordable - sample, uncertain)
-        score = prediction.spread if params.flag == "uncertainty" else prediction.values.sum(axis=1)
-        selected = np.argsort(-score, kind="stable")[:flagged]
-        for start in range(0, flagged, BATCH_SIZE):
-            yield from sampler.measure(selected[start : start + BATCH_SIZE], score)
-            yield from scan.publish(_cell_values(sampler))
-            if sampler.stop:
-                break
-        corrected = None
-        if sample and len(sampler.unmeasured) and not sampler.stop:
-            # Where the scanner failed there is no prediction, and its uncertainty is unlimited.
-            sampler.prediction = replace(prediction, spread=np.minimum(prediction.spread, 1e6))
-            rng = np.random.default_rng(context.seed)
-            corrected = yield from regression_estimate(
-                sampler, sampler.prediction.spread, sample, rng, FLOOR, publish=scan.is_whole
-            )
-        return _estimate(context, scan, sampler, corrected)
-
-
-def _cell_values(sampler: TwoPhaseSampler, factor: Floats | float = 1.0) -> Floats:
-    """Return the value of each cell, ``(n, k)``: measured, or predicted times a factor."""
-    values = sampler.prediction.values * factor
-    for cell, value in sampler.measured.items():
-        values[cell] = value
-    return values
-
-
-def _estimate(
-    context: PlanContext,
-    scan: _Scan,
-    sampler: TwoPhaseSampler,
-    corrected: RegressionEstimate | None,
-) -> Estimate:
-    """Return the estimate for the region, from all tiles or a sample of them."""
-    note = [f"{len(sampler.measured)} of {len(scan.grid.patches)} cells measured"]
-    if scan.skipped:
-        note[0] += f", {scan.skipped} tiles of background skipped"
-    if scan.failed:
-        note.append(f"the scanner failed on {scan.failed}")
-    if corrected is not None:
-        note.append(
-            f"{corrected.drawn} of the others at random, which correct the scanner's counts "
-            f"by a factor of {float(corrected.factor.value.mean()):.2f}"
-        )
-    unmeasured, known = sampler.unmeasured, float(sampler.measured_total.sum())
-    error = sampler.context_error * known
-    lost = unmeasured[np.isinf(scan.prediction.spread[unmeasured])]
-    interval: Interval | None = None
-    if scan.is_whole and not len(lost):
-        if corrected is not None:
-            values, interval = corrected.values, corrected.interval
-        else:
-            values = sampler.measured_total + scan.prediction.values[unmeasured].sum(axis=0)
-            interval = None if len(unmeasured) else (known - error, known + error)
-        interval = _valid_interval(context, interval)
-        return Estimate(values, interval, "; ".join(note), coverage=scan.coverage)
-    cells = _cell_values(sampler, 1.0 if corrected is None else corrected.factor.value)
-    cells[lost] = np.nan
-    if corrected is not None:
-        kept = np.setdiff1d(unmeasured, lost)
-        interval = corrected.factor.interval(
-            known, scan.prediction.values[kept], scan.prediction.spread[kept], sampler.context_error
-        )
-    elif len(unmeasured) == len(lost):
-        interval = known - error, known + error
-    found, interval = scan.expand(cells, _valid_interval(context, interval))
-    note.append(scan.sample.note(scan.done, found))
-    return Estimate(found, interval, "; ".join(filter(None, note)), coverage=scan.coverage)
-
-
-def _valid_interval(context: PlanContext, interval: Interval | None) -> Interval | None:
-    """Return an interval, except for probabilities, whose sum is 1 for all draws."""
-    return None if context.main.card.averaged else interval
-
 
 @dataclass
-class _Scan:
+class Scan:
     """The scanner's prediction for the cells of the scanned tiles.
 
     Attributes
@@ -302,10 +127,18 @@ class _Scan:
         return values, (max(total - below, 0.0), total + above)
 
 
-def _scan(
-    context: PlanContext, params: ScannerParams
-) -> Generator[Request, Response, _Scan | Estimate]:
-    """Run the scanner on every tile that is not background, or on a sample of them."""
+def run_scan(
+    context: PlanContext, params: ScannerParams, *, paint: bool = True
+) -> Generator[Request, Response, Scan | Estimate]:
+    """Run the scanner on every tile that is not background, or on a sample of them.
+
+    Parameters
+    ----------
+    context, params
+        Of the region to scan.
+    paint : bool
+        Whether its predictions are painted and published: it is part of the estimate's region.
+    """
     tiling = build_grid(context, context.main.card.input.tile, math.inf)
     selected, remaining = np.ones(len(tiling.patches), bool), context.budget
     if _skips_background(context, params):
@@ -332,10 +165,11 @@ def _scan(
     failed = 0
     response = Response(remaining=remaining)
     for batch in batches(sample.tiles[:count]):
-        response = yield PatchRequest(name, batch, target="output")
+        response = yield PatchRequest(name, batch, target="output" if paint else None)
         failed += _accumulate(context, grid, response.results, prediction, spread)
         scanned += PatchTotal.from_results(response.results, scanner)
-        yield activation_map(scanned, tiling.patches)
+        if paint:
+            yield activation_map(scanned, tiling.patches)
         if response.stop:
             break
     done = len(scanned)
@@ -347,7 +181,7 @@ def _scan(
         grid = replace(grid, patches=tuple(grid.patches[i] for i in kept))
         prediction, spread, tile_of = prediction[kept], spread[kept], tile_of[kept]
     error = scanner.card.accuracy.prediction_error or ASSUMED_ERROR
-    return _Scan(
+    return Scan(
         context.region,
         grid,
         CoarsePrediction(prediction, np.sqrt(spread), error=error),
