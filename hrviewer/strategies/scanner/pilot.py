@@ -151,6 +151,5 @@ def run_pilot(
     sampler.measured = {int(cell): prediction.values[cell] for cell in flagged}
     corrected = yield from draw_and_correct(sampler, sample, publish=False)
     drawn = [*sampler.measured][len(flagged) :]
-    return ScannerPilot(
-        least, frozenset(cells[cell].core for cell in drawn), corrected and corrected.factor
-    )
+    factor = None if corrected is None else corrected.factor
+    return ScannerPilot(least, frozenset(cells[cell].core for cell in drawn), factor)
