@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="crowd")
     parser.add_argument("--seconds", type=float, nargs="*", default=[4.0], help="limits")
     parser.add_argument("--matched", default="zoom", help="strategy that uniform is matched to")
-    parser.add_argument("--repeats", type=int, default=10, help="of the matched runs")
+    parser.add_argument("--repeats", type=int, default=10, help="of every run with a limit")
     parser.add_argument(
         "--size", type=int, default=4096, help="side of the synthetic image, pixels"
     )
@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with open_pyramid(image) as pyramid, loaded_models(options.model, "auto") as models:
                 found[Path(image).name] = {
                     "limits": list(
-                        measure_limits(pyramid, models, options.strategies, options.seconds)
+                        measure_limits(
+                            pyramid, models, options.strategies, options.seconds, options.repeats
+                        )
                     ),
                     "matched": measure_matched(pyramid, models, options.matched, options.repeats),
                 }
@@ -87,21 +89,29 @@ def timed_run(
 
 
 def measure_limits(
-    pyramid: Pyramid, models: LoadedModels, strategies: Sequence[str], limits: Sequence[float]
+    pyramid: Pyramid,
+    models: LoadedModels,
+    strategies: Sequence[str],
+    limits: Sequence[float],
+    repeats: int,
 ) -> Iterator[dict[str, Any]]:
     """Yield asked and taken seconds of every strategy and limit."""
     for strategy in strategies:
         with timed_run(pyramid, models, strategy, None):
             pass  # loads and measures all networks
         for limit in limits:
-            with timed_run(pyramid, models, strategy, limit) as run:
-                yield {
-                    "strategy": strategy,
-                    "asked_s": limit,
-                    "taken_s": round(run.header["spent"]["wall_s"], 3),
-                    "coverage": run.coverage,
-                    "estimate": run.estimate and run.estimate["value"],
-                }
+            taken = []
+            for _ in range(repeats):
+                with timed_run(pyramid, models, strategy, limit) as run:
+                    taken.append(run.header["spent"]["wall_s"])
+            yield {
+                "strategy": strategy,
+                "asked_s": limit,
+                "median_ratio": round(statistics.median(taken) / limit, 3),
+                "ratios": [round(seconds / limit, 3) for seconds in taken],
+                "coverage": run.coverage,
+                "estimate": run.estimate and run.estimate["value"],
+            }
 
 
 def measure_matched(

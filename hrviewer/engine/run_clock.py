@@ -10,6 +10,9 @@ from hrviewer.engine.run_control import RunControl
 
 __all__ = ["RunClock"]
 
+MAX_RESERVE = 0.2
+"""Share of a limit that may be reserved."""
+
 
 class RunClock:
     """Seconds of a run so far, over all sessions in which it was resumed.
@@ -22,6 +25,9 @@ class RunClock:
         Its pauses do not count.
     now : callable
         Returns the time in seconds; another clock makes tests independent of the machine.
+    reserve : float
+        Seconds before the limit at which it expires, for writing what was found until then; a
+        fifth of the limit at most.
 
     Examples
     --------
@@ -37,8 +43,10 @@ class RunClock:
         limit: float = math.inf,
         control: RunControl | None = None,
         now: Callable[[], float] = time.perf_counter,
+        reserve: float = 0.0,
     ) -> None:
         self.limit, self._control, self._now = limit, control or RunControl(), now
+        self._last = limit - min(reserve, MAX_RESERVE * limit) if math.isfinite(limit) else limit
         self._start = math.nan
 
     def start(self, seconds: float = 0.0) -> None:
@@ -52,5 +60,5 @@ class RunClock:
 
     @property
     def expired(self) -> bool:
-        """Whether the limit is reached."""
-        return self.limit < math.inf and self.elapsed >= self.limit
+        """Whether the limit is reached, less the reserve."""
+        return self.limit < math.inf and self.elapsed >= self._last

@@ -33,9 +33,11 @@ TYPICAL_COUNT = 100.0
 MAX_INPUT = 2048
 """Regions that are no larger after downsampling, in model pixels per side, are one input."""
 
-
-TIMED_INPUT = 1024
+TIMED_INPUTS = 1024, 512, 256
 """The same under a limit of seconds: the clock ends a run only between two inputs."""
+
+INPUT_SHARE = 0.05
+"""Share of a limit of seconds that one input should take at most, as far as halos allow."""
 
 PLANNED_SHARE = 0.95
 """Share of a limit of seconds that the scale is planned for: the clock should not end the run."""
@@ -121,7 +123,7 @@ class Uniform(Strategy):
 
     @staticmethod
     def _cut(context: PlanContext, scale: float) -> list[Patch]:
-        side = TIMED_INPUT if math.isfinite(context.seconds) else MAX_INPUT
+        side = _timed_side(context) if math.isfinite(context.seconds) else MAX_INPUT
         extent = context.tiled_region
         return tiles(context.main, context.region, scale, tile=side, extent=extent)
 
@@ -163,6 +165,16 @@ class Uniform(Strategy):
         if math.isfinite(context.seconds):
             return context.expected_seconds(flops, scale) <= PLANNED_SHARE * context.seconds
         return flops <= context.budget
+
+
+def _timed_side(context: PlanContext) -> int:
+    """Return the side of inputs under a limit of seconds, by the measured rate."""
+    main, rates = context.main, context.rates
+    for side in TIMED_INPUTS:
+        flops = main.flops(side + 2 * main.halo, side + 2 * main.halo)
+        if rates is None or flops * rates.per_flop <= INPUT_SHARE * context.seconds:
+            return side
+    return TIMED_INPUTS[-1]
 
 
 def scale_error(
