@@ -215,9 +215,10 @@ class _PlanRunner:
             self._requested -= count - len(results)
         if replayed is None:
             self._arrived = {}
-            self._sink.commit(
-                self.number, name, request, FinishedRequest(results, self._clock.elapsed)
-            )
+            seconds = self._clock.elapsed
+            self._sink.commit(self.number, name, request, FinishedRequest(results, seconds))
+            # The last request's results will take as long.
+            self._clock.reserve = max(self._clock.reserve, self._clock.elapsed - seconds)
         self.number += 1
         self._spent += sum(costs[: len(results)])
         self._emit(Progress(self.done, self._requested, self._spent))

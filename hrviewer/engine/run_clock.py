@@ -25,9 +25,12 @@ class RunClock:
         Its pauses do not count.
     now : callable
         Returns the time in seconds; another clock makes tests independent of the machine.
+
+    Attributes
+    ----------
     reserve : float
-        Seconds before the limit at which it expires, for writing what was found until then; a
-        fifth of the limit at most.
+        Seconds before the limit at which it expires, for stitching and writing what was found
+        until then; a fifth of the limit at most.
 
     Examples
     --------
@@ -43,10 +46,9 @@ class RunClock:
         limit: float = math.inf,
         control: RunControl | None = None,
         now: Callable[[], float] = time.perf_counter,
-        reserve: float = 0.0,
     ) -> None:
         self.limit, self._control, self._now = limit, control or RunControl(), now
-        self._last = limit - min(reserve, MAX_RESERVE * limit) if math.isfinite(limit) else limit
+        self.reserve = 0.0
         self._start = math.nan
 
     def start(self, seconds: float = 0.0) -> None:
@@ -61,4 +63,5 @@ class RunClock:
     @property
     def expired(self) -> bool:
         """Whether the limit is reached, less the reserve."""
-        return self.limit < math.inf and self.elapsed >= self._last
+        reserve = min(self.reserve, MAX_RESERVE * self.limit)
+        return self.limit < math.inf and self.elapsed >= self.limit - reserve

@@ -208,11 +208,8 @@ class RunSpec:
         reset_peak_memory()
         damaged_before = cache.damaged if cache is not None else 0
         begun = self._summary(writer.record, None, context, card, models, setup_s, 0.0)
-        start = time.perf_counter()
         write_header(path, {**header, **begun})
-        # Results will be brought to the disk as the header was.
-        reserve = time.perf_counter() - start
-        clock = RunClock(context.seconds, pipeline.control, reserve=reserve)
+        clock = RunClock(context.seconds, pipeline.control)
         start = time.perf_counter()
         estimate: Estimate | None = None
         try:

@@ -38,6 +38,7 @@ from hrviewer.strategies.tiling import (
     PatchTotal,
     activation_map,
     alignment_step,
+    batch_size,
     batches,
     cell_side,
     depends_on_tiles,
@@ -150,7 +151,7 @@ class Patches(Strategy):
         exact = params.mode == "exact"
         references = _tiles_to_verify(context, patches, params.verify) if exact else {}
         totals: list[PatchTotal] = []
-        for batch in batches(patches):
+        for batch in batches(patches, batch_size(context)):
             response = yield PatchRequest("main", batch, target="output")
             for index, result in enumerate(response.results, len(totals)):
                 if index in references:

@@ -15,7 +15,7 @@ from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models.attention_pooling import combine_parts
 from hrviewer.objects import DetectedObjects, MergeSettings, count_classes, merge_objects
-from hrviewer.strategies.protocol import ModelInfo, PatchResult, Publish
+from hrviewer.strategies.protocol import ModelInfo, PatchResult, PlanContext, Publish
 
 __all__ = [
     "BATCH_SIZE",
@@ -23,6 +23,7 @@ __all__ = [
     "activation_map",
     "aggregate",
     "alignment_step",
+    "batch_size",
     "batches",
     "cell_side",
     "depends_on_tiles",
@@ -37,6 +38,9 @@ __all__ = [
 
 BATCH_SIZE = 256
 """Patches per request: a killed run loses at most so many results."""
+
+TIMED_BATCH = 8
+"""The same under a limit of seconds: the results of a request are stitched when it ends."""
 
 INPUT_MEMORY = 288 << 20
 """Bytes that inference on one input may take, where its size is free to choose."""
@@ -211,6 +215,11 @@ def tile_edges(start: int, end: int, step: int, cell: int, *, fixed: bool = Fals
     if inner and end - inner[-1] < step and not fixed:
         inner.pop()
     return [start, *inner, end]
+
+
+def batch_size(context: PlanContext) -> int:
+    """Return the number of patches per request."""
+    return TIMED_BATCH if math.isfinite(context.seconds) else BATCH_SIZE
 
 
 def batches(patches: Sequence[Patch], size: int = BATCH_SIZE) -> Iterator[tuple[Patch, ...]]:

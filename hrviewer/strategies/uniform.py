@@ -17,6 +17,7 @@ from hrviewer.strategies.protocol import Estimate, PatchRequest, Plan, PlanConte
 from hrviewer.strategies.tiling import (
     PatchTotal,
     activation_map,
+    batch_size,
     batches,
     depends_on_tiles,
     overlap_note,
@@ -99,7 +100,7 @@ class Uniform(Strategy):
         # A sample's interval does not cover the error of another scale.
         native = patches[0].scale == snap_scale(context.native_scale)
         totals: list[PatchTotal] = []
-        for batch in batches(sample.tiles):
+        for batch in batches(sample.tiles, batch_size(context)):
             response = yield PatchRequest("main", batch, target="output")
             for total in PatchTotal.from_results(response.results, context.main):
                 totals.append(replace(total, value=total.value / gain))
