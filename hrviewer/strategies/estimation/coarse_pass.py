@@ -98,7 +98,7 @@ def predict_cells(context: PlanContext, coarse: CoarsePass, grid: SamplingGrid) 
     if scout_predicts_counts(context):
         values = sums[:k].T
         variance = sums[k : 2 * k].sum(axis=0) if len(sums) >= 2 * k else values.sum(axis=1)
-        error = context.models["scout"].card.accuracy.prediction_error or ASSUMED_ERROR
+        error = context.prediction_error("scout") or ASSUMED_ERROR
         return CoarsePrediction(values, np.sqrt(np.maximum(variance, 0)), True, error)
     score = np.maximum(sums.mean(axis=0), 0)
     return CoarsePrediction(np.repeat(score[:, None], k, axis=1), score, calibrated=False)
