@@ -117,6 +117,8 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
         return EstimateText("no estimate")
     coverage = estimate.get("coverage")
     covered = "" if coverage is None or coverage >= 1 else f"{format_part(coverage)} of the region"
+    if "area" in estimate:
+        covered = "; ".join(filter(None, ["of the foreground", covered]))
     exhaustive = bool(estimate.get("exhaustive"))
     certainty = "exhaustive" if exhaustive else ""
     interval, true_interval = estimate.get("ci95"), estimate.get("ci95_truth")
@@ -126,6 +128,11 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
         amount = format_amounts(
             votes or estimate["per_class"], lambda name, part: f"{name} {part:.1%}"
         )
+        if "aggregation" in estimate:
+            before, after = {"majority": ("", " of tiles"), "maximum": ("maximum ", "")}[
+                estimate["aggregation"]
+            ]
+            amount = before + amount + after
         format_ends = partial(format_percentages, unit=100.0)
     elif estimate["kind"] == "mean":
         units = estimate["units"]
@@ -137,8 +144,10 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
         amount = format_amounts(estimate["fraction"], lambda name, part: f"{name} {part:.1%}")
         unit = sum(estimate["fraction"].values()) / estimate["value"] if estimate["value"] else 0.0
         format_ends = partial(format_percentages, unit=100 * unit)
-        if len(estimate["fraction"]) > 1:  # the intervals are of the sum over classes
-            return EstimateText(amount, certainty=certainty or "rough", coverage=covered)
+        if len(estimate["fraction"]) > 1:  # the sum over classes is known
+            ranges = "" if exhaustive else format_class_ranges(estimate, 100 * unit)
+            certainty = certainty or ("" if ranges else "rough")
+            return EstimateText(amount, "", certainty, ranges, coverage=covered)
     else:
         amount = format_amounts(estimate["per_class"], format_count)
         format_ends = partial(format_range, value=estimate["value"])
@@ -197,6 +206,19 @@ def format_percentages(ends: Sequence[float], unit: float) -> str:
     """Return an interval of an area in per cent, rounded outward; `unit` per cent are one pixel."""
     low, high = math.floor(ends[0] * unit * 10 + 1e-9), math.ceil(ends[1] * unit * 10 - 1e-9)
     return f"{low / 10:.1f} – {high / 10:.1f} %"
+
+
+def format_class_ranges(estimate: Mapping[str, Any], unit: float) -> str:
+    """Return the interval of each listed class in per cent, empty without any."""
+    ranges = estimate.get("per_class_ci95")
+    if not ranges:
+        return ""
+    amounts = estimate["per_class"]
+    shown = (
+        sorted(amounts, key=lambda name: -amounts[name]) if len(amounts) > MAX_LISTED else amounts
+    )
+    listed = [f"{name} {format_percentages(ranges[name], unit)}" for name in [*shown][:MAX_LISTED]]
+    return f"{', '.join(listed)} for exhaustive inference"
 
 
 def format_part(part: float) -> str:
@@ -267,6 +289,11 @@ def format_evaluation(evaluation: Mapping[str, Any]) -> str:
     """Return the error of an estimate against ground truth as text."""
     if "dice" in evaluation:
         return "Dice " + ", ".join(f"{name} {d:.3f}" for name, d in evaluation["dice"].items())
+    if "label" in evaluation:
+        return f"{evaluation['label']}: {'wrong' if evaluation['error'] else 'right'}"
+    if "class_error" in evaluation:
+        errors = evaluation["class_error"].items()
+        return "error " + ", ".join(f"{name} {error:+.3g}" for name, error in errors)
     value, error, levels = evaluation["value"], evaluation["error"], evaluation["game"]
     if value is None or error is None:
         return "no estimate to evaluate"

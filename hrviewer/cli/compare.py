@@ -121,8 +121,8 @@ def compare(
         )
         return
     columns = ["image", "strategy", "params", "chosen", "budget", "estimate", "ci95", "ci95_truth",
-               "error", "game4", "ap50"]  # fmt: skip
-    optional = {"ci95", "ci95_truth", "ap50"}
+               "error", "class_error", "dice", "game4", "ap50"]  # fmt: skip
+    optional = {"ci95", "ci95_truth", "class_error", "dice", "ap50"}
     columns = [each for each in columns if each not in optional or table[each].notna().any()]
     print_table(
         table.assign(image=[Path(name).name for name in table["image"]]), tuple(columns), files
@@ -295,9 +295,12 @@ def format_value(value: Any) -> str:
     if value is None or value == {}:
         return "–"
     if isinstance(value, float):
-        return f"{value:,.1f}"
+        return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
     if isinstance(value, dict):
-        return " ".join(f"{key}={item}" for key, item in value.items())
+        return " ".join(
+            f"{key}={item:.3g}" if isinstance(item, float) else f"{key}={item}"
+            for key, item in value.items()
+        )
     if isinstance(value, tuple):
         return " – ".join(f"{part:,.1f}" for part in value)
     return str(value)

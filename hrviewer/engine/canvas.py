@@ -21,6 +21,7 @@ __all__ = [
     "Canvas",
     "MapKind",
     "PatchMap",
+    "cell_edges",
     "core_coverage",
     "overlap",
     "resample",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.engine.canvas import Box, MapKind, core_coverage
+from hrviewer.engine.canvas import Box, MapKind, cell_edges, core_coverage
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.geometry import Patch, Rect
@@ -51,10 +51,12 @@ def summarize_core(
 
     For a head with attention pooling it is a partial result of `pool`, which `combine_parts`
     combines. Cells without data, which are NaN, add nothing; their area is part of a mean's, which
-    is corrected once for the whole region. `weights`, of shape ``(rows, columns)``, is the part
-    of each cell that counts, if that is not all of the core.
+    is corrected once for the whole region. Areas of all classes sum to that of the core, also where
+    its border cuts cells. `weights`, of shape ``(rows, columns)``, is the part of each cell that
+    counts, if that is not all of the core.
     """
-    rows, columns = core_coverage(box, (values.shape[1], values.shape[2]), core, image)
+    shape = (values.shape[1], values.shape[2])
+    rows, columns = core_coverage(box, shape, core, image)
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
     whole = np.outer(rows[rows > 0], columns[columns > 0])
     weights = whole if weights is None else weights[np.ix_(rows > 0, columns > 0)]
@@ -63,14 +65,21 @@ def summarize_core(
         return pool(part.reshape(len(part), -1), weights.ravel())
     known = ~np.isnan(part).any(axis=0)  # cells without data add nothing
     part = np.where(known, part, 0)
+    if map_kind(card) == "mass":
+        total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
+        return total
     if card.task == "segmentation":
-        cell = (box[2] / values.shape[1]) * (box[3] / values.shape[2])
         best = part.argmax(axis=0) if len(part) > 1 else np.where(part[0] > 0.5, 0, -1)
-        part = cell * known * (np.arange(len(part))[:, None, None] == best)
-    total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
-    # Counts and areas are sums; everything else is a mean.
-    additive = map_kind(card) == "mass" or card.task == "segmentation"
-    return total if additive else total / max(float(whole.sum()), 1e-12)
+        part = known * (np.arange(len(part))[:, None, None] == best)
+    # Cells that the image's border cuts are smaller.
+    heights, widths = (
+        np.diff(cell_edges(start, length, n, limit))
+        for start, length, n, limit in zip(box[:2], box[2:], shape, (image.h, image.w), strict=True)
+    )
+    sizes = np.outer(heights[rows > 0], widths[columns > 0])
+    area = max(float((whole * sizes).sum()), 1e-12)
+    mean: NDArray[np.float64] = (part * weights * sizes).sum(axis=(1, 2)) / area
+    return mean * (core & image).area if card.task == "segmentation" else mean
 
 
 def crop(

@@ -38,7 +38,10 @@ def map_cell_side(image: Rect) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PatchRow:
-    """A row of the table of patches; lengths in level-0 pixels, times in seconds."""
+    """A row of the table of patches; lengths in level-0 pixels, times in seconds.
+
+    `value` is the sum of the predictions, `values` has each class's where they are painted.
+    """
 
     id: int
     y: int
@@ -59,6 +62,7 @@ class PatchRow:
     pixels: float
     status: str
     error: str
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class RunRecord:
         The last one published, per class.
     interval : tuple of float or None
         Its 95 % interval.
+    class_intervals : ndarray, shape (k, 2), or None
+        The 95 % interval of each class, of shares and means.
     published : list of PublishedEstimate
         All published estimates, in order.
     embeddings : Canvas or None
@@ -131,6 +137,7 @@ class RunRecord:
         self.patches: list[PatchRow] = []
         self.estimate: NDArray[np.float64] | None = None
         self.interval: tuple[float, float] | None = None
+        self.class_intervals: NDArray[np.float64] | None = None
         self.published: list[PublishedEstimate] = []
 
     def add(
@@ -187,6 +194,7 @@ class RunRecord:
                     cost.pixels,
                     result.status,
                     result.error,
+                    tuple(result.value[predictions].tolist()) if predictions.stop else (),
                 )
             )
         unpainted = "failed", "skipped"
@@ -220,6 +228,7 @@ class RunRecord:
         """Record a saliency map or an estimate that the strategy published."""
         if publication.kind == "estimate":
             self.estimate, self.interval = np.asarray(publication.map, float), publication.interval
+            self.class_intervals = publication.class_intervals
             total, flops = float(self.estimate.sum()), self.cost_map.total.flops
             self.published.append(PublishedEstimate(flops, total, publication.interval))
             return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -18,6 +19,7 @@ __all__ = [
     "ROLE_COLORS",
     "as_geojson",
     "class_color",
+    "class_colors",
     "class_label",
     "read_geojson",
     "read_json_file",
@@ -32,6 +34,9 @@ ROLE_COLORS = {
     "transformer": (68, 1, 84),
 }
 """Colors of model roles, from viridis."""
+
+MORE_COLORS = ((240, 228, 66), (0, 114, 178), (153, 153, 153), (102, 51, 0), (0, 68, 27))
+"""Further ones, for maps of many classes."""
 
 OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167))
 """Okabe and Ito's colors for classes, which color-blind people can distinguish."""
@@ -50,6 +55,31 @@ CLASS_KEYS = ("label", "class", "category", "name")
 
 
 NOT_ANNOTATIONS = "neither GeoJSON, COCO nor an annotation of the Digital Slide Archive"
+
+
+def class_colors(labels: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Return a colour for each class of a map, `class_color` where it is free: all differ.
+
+    Examples
+    --------
+    >>> len(set(class_colors([f"class {i}" for i in range(40)])))
+    40
+    """
+    free = [*dict.fromkeys([*OKABE_ITO, *MORE_COLORS])]
+    found: list[tuple[int, int, int]] = []
+    for i, label in enumerate(labels):
+        wanted = class_color(label)
+        if wanted in found:
+            wanted = next((color for color in free if color not in found), hue_color(i))
+        found.append(wanted)
+    return found
+
+
+def hue_color(i: int) -> tuple[int, int, int]:
+    """Return the i-th of colours whose hues are the golden angle apart, in three lightnesses."""
+    parts = colorsys.hls_to_rgb(i * 0.618034 % 1, (0.35, 0.5, 0.65)[i % 3], 0.6)
+    r, g, b = (round(255 * part) for part in parts)
+    return r, g, b
 
 
 def class_color(label: str) -> tuple[int, int, int]:

@@ -24,7 +24,8 @@ from hrviewer.io.exportable import Exportable, WriterSettings
 from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_area
 from hrviewer.io.object_features import iter_objects
 from hrviewer.io.object_table import has_objects
-from hrviewer.io.run_maps import RunMap, coarsen, open_map
+from hrviewer.io.prediction_columns import most_likely_class, select_columns
+from hrviewer.io.run_maps import RunMap, coarsen, most_likely, open_map
 from hrviewer.io.run_patches import PATCH_COLUMNS, open_table, require_whole
 
 __all__ = [
@@ -36,10 +37,14 @@ __all__ = [
     "iter_features",
     "patch_rows",
     "planned_patches",
+    "prediction_columns",
     "provenance",
 ]
 
 STAGE_COLUMNS = ("read_s", "prepare_s", "infer_s", "post_s")
+
+DEFAULT_THRESHOLD = 0.5
+"""Of contours, where classes do not exclude one another."""
 
 MAX_TRACED_CELLS = 16_000_000
 
@@ -53,13 +58,18 @@ BAND = 256
 class FeatureOptions(WriterSettings):
     """Options for extracting contours and points from the predictions."""
 
-    special_value_text: ClassVar[Mapping[str, str]] = {"score": "the run's", "overlap": "the run's"}
+    special_value_text: ClassVar[Mapping[str, str]] = {
+        "threshold": "automatic",
+        "score": "the run's",
+        "overlap": "the run's",
+    }
     threshold: float = Field(
-        0.5,
-        gt=0,
+        0.0,
+        ge=0,
         title="Threshold",
         description="For contours: smallest value inside; for a density, as a fraction of its "
-        "maximum",
+        "maximum. 0 outlines the areas of the most likely class where classes exclude one another, "
+        "and takes 0.5 otherwise",
     )
     spacing: float = Field(
         8.0, gt=0, le=4096, title="Spacing", description="For points: minimum px between objects"
@@ -152,6 +162,15 @@ def patch_rows(table: Path) -> Iterator[dict[str, Any]]:
         raise RunError(f"{table.parent} has no table of patches: resume the run first") from None
 
 
+def prediction_columns(run: Exportable) -> list[str]:
+    """Return the columns of a run's patch table that hold the predictions per class."""
+    try:
+        with open_table(run.path / "patches.parquet", PATCH_COLUMNS) as file:
+            return select_columns(file.schema_arrow.names)
+    except FileNotFoundError:
+        raise RunError(f"{run.path} has no table of patches: resume the run first") from None
+
+
 def patch_feature(row: dict[str, Any]) -> Feature:
     """Convert a row of the patch table to a feature."""
     measured = {
@@ -161,7 +180,9 @@ def patch_feature(row: dict[str, Any]) -> Feature:
         "ms": 1000 * sum(row[stage] for stage in STAGE_COLUMNS),
         "order": row["order"],
         "scale": row["scale"],
+        **{name: row[name] for name in select_columns(row)},
     }
+    likely = most_likely_class(row)
     return Feature(
         "patch",
         row["role"],
@@ -174,7 +195,7 @@ def patch_feature(row: dict[str, Any]) -> Feature:
             for name, value in measured.items()
             if value is not None and math.isfinite(value)
         },
-        metadata={"status": row["status"]},
+        metadata={"status": row["status"]} | ({"class": likely} if likely else {}),
     )
 
 
@@ -184,6 +205,9 @@ def patch_feature(row: dict[str, Any]) -> Feature:
 def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
     """Yield outlines of the areas in which a class's prediction reaches the threshold.
 
+    With a threshold of 0 these are the areas in which the class is the most likely one, where
+    classes exclude one another; otherwise it is one half.
+
     One feature per 4-connected component, with holes, by scikit-image's marching squares (Lorensen
     and Cline) between the cells' centres.
     """
@@ -192,11 +216,16 @@ def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
     height, width = run.header["image"]["shape"]
     size = run.header["image"]["pixel_size"]
     numbers = count()
-    for plane, label in zip(values, run_map.labels, strict=True):
+    best = most_likely(values) if not threshold and run_map.exclusive else None
+    threshold = threshold or DEFAULT_THRESHOLD
+    for k, (plane, label) in enumerate(zip(values, run_map.labels, strict=True)):
         level = threshold * float(np.nanmax(plane, initial=0.0)) if run_map.additive else threshold
+        shape = None
+        if best is not None:
+            level, shape = 0.5, (best == k).astype(np.float32)
         if level > 0:
             for polygon, measured in trace_outlines(
-                np.nan_to_num(plane), level, cell, run_map.additive
+                np.nan_to_num(plane), level, cell, run_map.additive, shape
             ):
                 clipped = tuple(np.clip(ring, 0, (height, width)) for ring in polygon)
                 number, area = next(numbers), area_of((clipped,))
@@ -208,12 +237,20 @@ def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
 
 
 def trace_outlines(
-    plane: NDArray[np.float32], level: float, cell: float, additive: bool
+    plane: NDArray[np.float32],
+    level: float,
+    cell: float,
+    additive: bool,
+    shape: NDArray[np.float32] | None = None,
 ) -> Iterator[tuple[Polygon, dict[str, float]]]:
-    """Yield the polygon of every connected component, with its sum or mean and its maximum."""
+    """Yield the polygon of every connected component, with its sum or mean and its maximum.
+
+    Components are where `shape`, by default the plane itself, reaches the level.
+    """
     from skimage.measure import find_contours, label
 
-    inside = np.pad(plane >= level, 1)
+    shape = plane if shape is None else shape
+    inside = np.pad(shape >= level, 1)
     if not inside.any():
         return
     padded = np.pad(plane, 1)
@@ -227,7 +264,9 @@ def trace_outlines(
     holes: dict[int, list[NDArray[np.float64]]] = {}
     # Just below the level, so that cells exactly at the level are enclosed.
     below = float(np.nextafter(np.float32(level), np.float32(0)))
-    for line in find_contours(padded, below, fully_connected="low", positive_orientation="high"):
+    for line in find_contours(
+        np.pad(shape, 1), below, fully_connected="low", positive_orientation="high"
+    ):
         ring = line[:-1]
         part = int(parts[inside_cell(ring[0], inside)])
         # Padding shifts by one cell; a cell's centre is half a cell inside.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,16 @@ from hrviewer.errors import RunError
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.stored_map import open_stored_map
 
-__all__ = ["MAP_NAMES", "MapName", "RunMap", "coarsen", "open_map", "open_maps"]
+__all__ = [
+    "MAP_NAMES",
+    "MapName",
+    "RunMap",
+    "coarsen",
+    "is_exclusive",
+    "most_likely",
+    "open_map",
+    "open_maps",
+]
 
 MapName = Literal["output", "saliency", "cost", "embeddings"]
 MAP_NAMES: tuple[MapName, ...] = ("output", "saliency", "cost", "embeddings")
@@ -37,6 +46,8 @@ class RunMap:
         Units of the channels, per cell; empty without a unit.
     additive : bool
         Whether cells are summed, as counts and costs are, or averaged.
+    exclusive : bool
+        Whether each cell has one class of several, of the output.
     """
 
     name: MapName
@@ -46,6 +57,7 @@ class RunMap:
     units: tuple[str, ...]
     additive: bool
     attributes: dict[str, Any]
+    exclusive: bool = False
 
     def bands(self, rows: int = 512) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield the first row and the values of each band of rows."""
@@ -80,7 +92,8 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
         units = tuple(estimate["units"].values())
     additive = name == "cost" or (name == "output" and counts)
     cell = float(attributes["hrviewer"]["cell"])
-    return RunMap(name, cells, cell, labels, units, additive, attributes)
+    exclusive = name == "output" and n > 1 and is_exclusive(estimate)
+    return RunMap(name, cells, cell, labels, units, additive, attributes, exclusive)
 
 
 def channel_labels(attributes: dict[str, Any]) -> tuple[str, ...]:
@@ -90,6 +103,24 @@ def channel_labels(attributes: dict[str, Any]) -> tuple[str, ...]:
         return tuple(str(channel["label"]) for channel in channels)
     except (AttributeError, KeyError, TypeError):
         return ()
+
+
+def is_exclusive(estimate: Mapping[str, Any]) -> bool:
+    """Return whether each place has one class of several, by a run's estimate."""
+    known = estimate.get("kind") == "area" or estimate.get("exclusive", "vote" in estimate)
+    return bool(known and len(estimate["per_class"]) > 1)
+
+
+def most_likely(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Return the number of the class with the highest value, -1 where one is NaN.
+
+    Parameters
+    ----------
+    values : ndarray, shape (k, rows, columns)
+        Probabilities or shares.
+    """
+    missing = np.isnan(values).any(axis=0)
+    return np.where(missing, -1, np.where(np.isnan(values), -np.inf, values).argmax(axis=0))
 
 
 def open_maps(run: Exportable) -> list[RunMap]:

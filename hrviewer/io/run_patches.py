@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from hrviewer.errors import RunError, short_message
+from hrviewer.io.prediction_columns import select_columns
 
 __all__ = ["PATCH_COLUMNS", "open_table", "read_patches", "read_table", "require_whole"]
 
@@ -104,7 +105,8 @@ def check_types(schema: Any, columns: Mapping[str, Sequence[str]], path: Path) -
         # A column without any value has the type null.
         "bytes": lambda kind: types.is_binary(kind) or types.is_null(kind),
     }
-    for kind, names in columns.items():
+    predicted = select_columns(schema.names) if columns is PATCH_COLUMNS else []
+    for kind, names in [*columns.items(), ("number", predicted)]:
         for name in names:
             if schema.names.count(name) != 1:
                 raise RunError(f"{path} was not written by hrviewer: it has no column {name!r}")

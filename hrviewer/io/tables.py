@@ -22,6 +22,7 @@ from hrviewer.io.run_features import (
     FeatureSelection,
     iter_features,
     patch_rows,
+    prediction_columns,
     provenance,
 )
 
@@ -83,6 +84,8 @@ def table_schema(run: Exportable, settings: TableSettings) -> pyarrow.Schema:
     columns = [(f"{name}_{end}", "float64", unit) for end, unit in units for name in LENGTHS]
     more = PATCH_COLUMNS if settings.rows == "patches" else FEATURE_COLUMNS
     columns += [(name, kind, unit) for name, (kind, unit) in more.items()]
+    if settings.rows == "patches":
+        columns += [(name, "float64", "") for name in prediction_columns(run)]
     fields = [
         pa.field(name, types[kind], metadata={"unit": unit} if unit else None)
         for name, kind, unit in columns

@@ -33,16 +33,9 @@ from hrviewer.objects import CANDIDATE_SCORE, MergeSettings
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
 Task = Literal[
-    "density",
-    "segmentation",
-    "classification",
-    "multi-label",
-    "regression",
-    "detection",
-    "instances",
-    "embedding",
-    "saliency",
-]
+    "density", "segmentation", "classification", "multi-label", "regression",
+    "detection", "instances", "embedding", "saliency",
+]  # fmt: skip
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
 
 
@@ -68,11 +61,9 @@ class ModelInput(CardSection):
     pixel_size
         Side of a pixel of the training data in µm, if that matters.
     letterbox
-        Fill value (0–255) outside the image, if the network was trained so; otherwise the image is
-        reflected.
+        Fill value (0–255) outside the image, if trained so; otherwise the image is reflected.
     downsample
-        Downsampling of the training data relative to ``main``, for a scout for example: at 8 its
-        pixels are eight times as wide.
+        Downsampling of the training data relative to ``main``: 8 for pixels eight times as wide.
     """
 
     channels: Literal["gray", "rgb", "bgr"] | PositiveInt
@@ -322,6 +313,17 @@ class ModelCard(CardSection):
     def averaged(self) -> bool:
         """Whether an estimate is the mean over tiles, and a tile has one prediction."""
         return self.task in ("classification", "multi-label", "regression")
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether every place has one class of several: shares of classes sum to one."""
+        softmax = self.task == "classification" and self.output.activation == "softmax"
+        return self.prediction_channels > 1 and (softmax or self.task == "segmentation")
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether the estimate is per area: shares of several classes, or means."""
+        return self.averaged or self.exclusive
 
     def unit(self, channel: int) -> str:
         """Return the unit of a quantity; empty without one."""

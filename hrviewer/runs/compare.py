@@ -23,6 +23,7 @@ from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
 from hrviewer.io.object_table import has_objects, read_objects
+from hrviewer.io.run_maps import is_exclusive
 from hrviewer.models import ModelBundle, no_model_error
 from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid, using_pyramid
@@ -33,7 +34,13 @@ from hrviewer.runs.batch_runner import (
     default_folder,
     parse_specs,
 )
-from hrviewer.runs.estimates import EstimateDict
+from hrviewer.runs.class_agreement import (
+    class_errors,
+    embedding_distance,
+    run_dice,
+    total_variation,
+)
+from hrviewer.runs.estimates import EvaluationDict
 from hrviewer.runs.evaluation import make_evaluator, run_counts
 from hrviewer.runs.metrics import grid_errors
 from hrviewer.runs.model import Model, ModelLike
@@ -45,7 +52,7 @@ from hrviewer.strategies import get_strategy
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COST_COLUMNS", "MATCHED_MARK", "compare", "summarize", "total_variation"]
+__all__ = ["COST_COLUMNS", "MATCHED_MARK", "compare", "summarize"]
 
 COST_COLUMNS = (
     "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
@@ -131,9 +138,15 @@ def compare(
                                           exhaustive inference would give, and of the true count;
                                           None where there is none
         ``reference``                     the same of the ground truth or the reference run
-        ``error``                         estimate − reference of counts; total variation distance
-                                          of class shares against a run, 1 − mean Dice against
-                                          ground truth otherwise
+        ``error``                         estimate − reference of counts and means; against a run,
+                                          total variation distance of class shares, mean absolute
+                                          difference of several labels, mean cosine distance of
+                                          embeddings; against ground truth, 1 − mean Dice of a
+                                          label map, 1 or 0 for a wrong or right class of a slide
+        ``class_error``                   estimate − reference by class: of shares, probabilities,
+                                          means or counts
+        ``dice``                          Dice coefficient by class, of the map with that of the
+                                          reference; None where only a part was processed
         ``game4``                         grid average mean error of counts over 256 cells; None
                                           where only a part of the region was processed
         ``coverage``                      part of the region that the estimate rests on, per cent
@@ -214,8 +227,8 @@ def compare(
 
 COLUMNS = (
     "image", "strategy", "model", "params", "seed", "budget", "estimate", "ci95", "ci95_truth",
-    "reference", "error", "game4", "ap50", "coverage", "of_once_per_pixel", "of_patches",
-    "chosen", *COST_COLUMNS, "run", "note",
+    "reference", "error", "class_error", "dice", "game4", "ap50", "coverage", "of_once_per_pixel",
+    "of_patches", "chosen", *COST_COLUMNS, "run", "note",
 )  # fmt: skip
 
 
@@ -334,6 +347,8 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
         **{name: estimate and as_ends(estimate[name]) for name in ("ci95", "ci95_truth")},
         "reference": None,
         "error": None,
+        "class_error": None,
+        "dice": None,
         "game4": None,
         "ap50": None,
         "coverage": run.coverage,
@@ -349,24 +364,65 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
     for name, one in (("", run), ("the reference is ", reference)):
         if one is not None and not one.complete:
             return row | {"note": f"{name}incomplete: {one.incomplete}"}
-    if reference is not None and reference.estimate is not None and estimate is not None:
-        expected = reference.estimate
-        row["reference"] = expected["value"]
-        if estimate["kind"] == "count":
-            row["error"] = estimate["value"] - expected["value"]
-            if run.coverage >= 100:
-                counts, expected_counts = (run_counts(one, 16) for one in (run, reference))
-                row["game4"] = grid_errors(counts, expected_counts, [4])[4]
-                row["ap50"] = reference_precision(run, reference)
-        else:
-            row["error"] = total_variation(estimate, expected)
-    elif reference is None and run.evaluation is not None:
-        game = run.evaluation["game"]
-        row |= {"reference": run.evaluation["value"], "error": run.evaluation["error"]}
-        row["game4"] = game and game["4"]
-        row["ap50"] = run.evaluation.get("average_precision", {}).get("ap50")
-        if "dice" in run.evaluation:
-            row["error"] = 1 - float(np.mean(list(run.evaluation["dice"].values())))
+    if reference is not None:
+        found = against_reference(run, reference)
+        notes = row["note"], found.pop("note", "")
+        return row | found | {"note": "; ".join(filter(None, notes))}
+    if run.evaluation is not None:
+        row |= against_ground_truth(run.evaluation)
+    return row
+
+
+def against_reference(run: Run, reference: Run) -> dict[str, Any]:
+    """Return the columns of a run's errors against those of another run of the same region."""
+    estimate, expected = run.estimate, reference.estimate
+    if estimate is None and expected is None:  # embeddings
+        whole = min(run.coverage, reference.coverage) >= 100
+        return {"error": embedding_distance(run, reference) if whole else None}
+    if estimate is None or expected is None:
+        return {}
+    row: dict[str, Any] = {"reference": expected["value"]}
+    areas = [one.get("area") for one in (estimate, expected)]
+    answers = [one.get("aggregation", "mean") for one in (estimate, expected)]
+    if areas.count(None) == 1 or answers[0] != answers[1]:
+        # They answer other questions: of the foreground and of all, or of the mean and a maximum.
+        parts = ["the foreground" if area else "the whole region" for area in areas]
+        return {
+            "note": f"no error: this is the {answers[0]} of {parts[0]}, the reference the "
+            f"{answers[1]} of {parts[1]}"
+        }
+    if len(expected["per_class"]) > 1:
+        row["class_error"] = class_errors(estimate, expected)
+    if estimate["kind"] == "count":
+        row["error"] = estimate["value"] - expected["value"]
+        if run.coverage >= 100:
+            counts, expected_counts = (run_counts(one, 16) for one in (run, reference))
+            row["game4"] = grid_errors(counts, expected_counts, [4])[4]
+            row["ap50"] = reference_precision(run, reference)
+        return row
+    errors = class_errors(estimate, expected)
+    if estimate["kind"] == "mean":
+        row["error"] = estimate["value"] - expected["value"]
+    elif estimate["kind"] == "area" or is_exclusive(estimate):
+        row["error"] = total_variation(estimate, expected) * (2 if len(errors) == 1 else 1)
+    else:
+        row["error"] = float(np.mean([abs(error) for error in errors.values()]))
+    return row | {"dice": run_dice(run, reference)}
+
+
+def against_ground_truth(evaluation: EvaluationDict) -> dict[str, Any]:
+    """Return the columns of a run's errors against ground truth."""
+    game = evaluation["game"]
+    row = {
+        "reference": evaluation["value"],
+        "error": evaluation["error"],
+        "game4": game and game["4"],
+        "ap50": evaluation.get("average_precision", {}).get("ap50"),
+        "class_error": evaluation.get("class_error"),
+    }
+    if "dice" in evaluation:
+        row["dice"] = evaluation["dice"]
+        row["error"] = 1 - float(np.mean(list(evaluation["dice"].values())))
     return row
 
 
@@ -385,12 +441,6 @@ def reference_precision(run: Run, reference: Run) -> float | None:
         return None
     _, objects, classes = read_objects(run, score=CANDIDATE_SCORE)
     return object_precision(objects, classes, expected)["ap50"]
-
-
-def total_variation(a: EstimateDict, b: EstimateDict) -> float:
-    """Return half the sum of absolute differences between the class shares of two estimates."""
-    first, second = (estimate.get("fraction", estimate["per_class"]) for estimate in (a, b))
-    return sum(abs(first[name] - second[name]) for name in second) / 2
 
 
 # Parsing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,9 @@ def write_comparison_report(table: pd.DataFrame, *, anonymous: bool = False) -> 
     plain = table.assign(
         params=[format_params(params) for params in table["params"]],
         chosen=[format_params(chosen) for chosen in table["chosen"]],
+        class_error=[format_params(errors) for errors in table["class_error"]],
+        mean_dice=[mean_of(dice) for dice in table["dice"]],
+        dice=[format_params(dice) for dice in table["dice"]],
     )
     reference = str(table.attrs["reference"])
     if anonymous:
@@ -100,7 +104,7 @@ def write_comparison_report(table: pd.DataFrame, *, anonymous: bool = False) -> 
         list(dict.fromkeys(notes)),
         [("All runs", display_table(plain))] if several else [],
     )
-    kept = plain.drop(columns=["run"]) if anonymous else plain
+    kept = plain.drop(columns=["mean_dice", *(["run"] if anonymous else [])])
     return write_files(Path(table.attrs["folder"]), kept, html, plots)
 
 
@@ -207,6 +211,7 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         off=100 * table["error"].astype(float).abs() / reference,
         game=100 * table["game4"].astype(float) / reference,
         ap50=table["ap50"].astype(float),
+        mean_dice=table["mean_dice"].astype(float),
         gflop=table["flops"] / 1e9,
         once=table["of_once_per_pixel"].astype(float),
         patches=table["of_patches"].astype(float),
@@ -222,6 +227,7 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         "off": "error, %",
         "game": "GAME(4), %",
         "ap50": "AP50",
+        "mean_dice": "mean Dice",
         "gflop": "GFLOP",
         "once": "of once per pixel",
         "patches": "of patches",
@@ -254,6 +260,9 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         shown["GAME(4)"] = table["game4"]
     if table["ap50"].notna().any():
         shown["AP50"] = table["ap50"]
+    for name, heading in (("class_error", "error by class"), ("dice", "Dice")):
+        if (table[name] != "").any():
+            shown[heading] = [describe_classes(text) for text in table[name]]
     if (table["chosen"] != "").any():
         shown["chosen"] = table["chosen"]
     shown["GFLOP"] = table["flops"] / 1e9
@@ -296,6 +305,18 @@ def format_params(params: Any) -> str:
 def format_ends(ends: Any) -> str:
     """Return an interval as text; empty for none."""
     return format_range(ends, sum(ends) / 2) if isinstance(ends, tuple) else ""
+
+
+def mean_of(values: Any) -> float:
+    """Return the mean over classes; NaN without any."""
+    known = list(values.values()) if isinstance(values, Mapping) else []
+    return sum(known) / len(known) if known else math.nan
+
+
+def describe_classes(text: str) -> str:
+    """Return the numbers of classes, given as JSON, as a list."""
+    values = json.loads(text) if text else {}
+    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
 def row_label(row: Mapping[Any, Any]) -> str:

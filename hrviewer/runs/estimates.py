@@ -20,6 +20,7 @@ from hrviewer.formatting import (
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard
 from hrviewer.models.accuracy import CountError
+from hrviewer.strategies import Aggregation
 from hrviewer.units import AREA_UNITS, area_unit
 
 __all__ = [
@@ -55,7 +56,8 @@ class EstimateDict(TypedDict):
     ci95: list[float] | None
     """95 % interval of what exhaustive inference with this model would give.
 
-    Its ends are equal if inference was exhaustive; None where the strategy gives none.
+    Its ends are equal if inference was exhaustive, or if the value is the area of all classes of a
+    segmentation, which is known; None where the strategy gives none.
     """
     ci95_truth: list[float] | None
     """95 % interval of the true value: `ci95`, widened by the model's measured error.
@@ -65,6 +67,15 @@ class EstimateDict(TypedDict):
     exhaustive: bool
     """Whether the model ran on every pixel of the region, at its native scale."""
     per_class: dict[str, float]
+    per_class_ci95: NotRequired[dict[str, list[float]]]
+    """95 % interval of each class's area or probability, or of each mean, as `ci95`.
+
+    Of a part that was not drawn at random they hold for every possible rest. Absent where the
+    strategy gives none.
+    """
+    area: NotRequired[float]
+    """Area in level-0 pixels that shares or means are of, where that is not all that the region
+    has data in: its foreground."""
     coverage: NotRequired[float]
     """Part of the region that the estimate is made from, where that is not all of it."""
     map_sum: NotRequired[float]
@@ -75,13 +86,19 @@ class EstimateDict(TypedDict):
     per_km2: NotRequired[float]
     """Density of counts, where the pixel size is known, in the unit that suits it."""
     fraction: NotRequired[dict[str, float]]
-    """Area fraction of the region by class, of a segmentation."""
+    """Area fraction of the region by class, of a segmentation: of several classes they sum to 1."""
     per_class_mm2: NotRequired[dict[str, float]]
     per_class_ha: NotRequired[dict[str, float]]
     per_class_km2: NotRequired[dict[str, float]]
     """Areas by class, of a segmentation where the pixel size is known, in the same unit."""
+    exclusive: NotRequired[bool]
+    """Whether classes exclude one another, of probabilities."""
     vote: NotRequired[str]
-    """The most likely class, of a classification; with several labels there is none."""
+    """The most likely class, of a classification; with several labels, and of maxima, there is
+    none."""
+    aggregation: NotRequired[Literal["majority", "maximum"]]
+    """How the answers for tiles became one, if not by the mean: `per_class` are the shares of
+    tiles of each class, or the highest probabilities of any tile."""
     units: NotRequired[dict[str, str]]
     """Units of the quantities of a regression."""
     range: NotRequired[list[float]]
@@ -113,10 +130,11 @@ class CostDict(TypedDict):
 class EvaluationDict(TypedDict):
     """A run's estimate against ground truth, ``Run.evaluation``."""
 
-    value: int | None
-    """Objects in the region, of a count."""
+    value: float | None
+    """Objects in the region, of a count; first quantity, of a regression."""
     error: float | None
-    """Estimate minus value."""
+    """Estimate minus value; of a class of the whole image 1 if it is wrong, else 0; of several
+    labels the mean absolute difference."""
     game: dict[str, float] | None
     """Grid average mean errors by level; 4^level cells."""
     source: str
@@ -127,7 +145,11 @@ class EvaluationDict(TypedDict):
     average_precision_of: NotRequired[Literal["boxes", "outlines"]]
     """What was compared: outlines where both the ground truth and the objects have any."""
     dice: NotRequired[dict[str, float]]
-    """By class, of a segmentation."""
+    """By class, of a segmentation or a classification."""
+    label: NotRequired[str]
+    """Class of the image as a whole."""
+    class_error: NotRequired[dict[str, float]]
+    """Estimate minus value by label or quantity, of the image as a whole."""
 
 
 def estimate_to_dict(
@@ -141,6 +163,9 @@ def estimate_to_dict(
     synthetic: str | None = None,
     data_area: float | None = None,
     main: ModelCard | None = None,
+    class_intervals: NDArray[np.float64] | None = None,
+    area: float | None = None,
+    aggregation: Aggregation = "mean",
 ) -> EstimateDict | None:
     """Return an estimate as it is recorded in a run.
 
@@ -151,8 +176,8 @@ def estimate_to_dict(
     estimate : ndarray, shape (k,), optional
         Per class: counts, areas in level-0 pixels, or probabilities.
     interval : tuple of float, optional
-        95 % interval of the sum that exhaustive inference with this model would give, or of the
-        largest probability.
+        95 % interval of the sum that exhaustive inference with this model would give, of counts
+        and of the area of a single class.
     region : Rect
         The area that the estimate covers.
     pixel_size : tuple of float, optional
@@ -167,6 +192,12 @@ def estimate_to_dict(
     main : ModelCard, optional
         Card of ``main``, if another model may answer. Where that has its task and classes,
         exhaustive inference is that with ``main``, whose error `ci95_truth` allows for.
+    class_intervals : ndarray, shape (k, 2), optional
+        95 % interval of each class, of shares and means.
+    area : float, optional
+        Area that shares and means are of, where that is a part of the region.
+    aggregation : {"mean", "majority", "maximum"}
+        How the answers for tiles became one, of a model that classifies them.
 
     Returns
     -------
@@ -177,25 +208,35 @@ def estimate_to_dict(
         return None
     whole = float(region.area)
     counted = whole if data_area is None else data_area
-    exclusive = card.task == "classification" and card.output.activation == "softmax"
+    if area is not None:
+        counted = min(counted, area)
+    exclusive = card.exclusive and aggregation != "maximum"
     if counted < whole and exclusive and float(np.sum(estimate)) > 0:
-        estimate = estimate / np.sum(estimate)  # a mean in which missing places count as 0
-    elif 0 < counted < whole and card.averaged and not card.output.attention:
-        estimate = estimate * (whole / counted)
-        if interval is not None:
-            interval = interval[0] * whole / counted, interval[1] * whole / counted
+        # Places without data count as 0.
+        factor = (1.0 if card.averaged else counted) / float(np.sum(estimate))
+    elif 0 < counted < whole and area is None and card.averaged and not card.output.attention:
+        factor = 1.0 if aggregation == "maximum" else whole / counted
+    else:
+        factor = 1.0
+    estimate = estimate * factor
+    class_intervals = None if class_intervals is None else class_intervals * factor
     names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
     per_class = dict(zip(names, map(float, estimate), strict=False))
     total = float(np.sum(estimate))
+    more: dict[str, Any] = {} if area is None else {"area": area}
+    if card.has_shares and exhaustive:
+        class_intervals = np.stack([estimate, estimate], axis=1)
+    if class_intervals is not None:
+        more["per_class_ci95"] = {
+            name: [min(float(low), value), max(float(high), value)]
+            for (name, value), (low, high) in zip(per_class.items(), class_intervals, strict=True)
+        }
     if not card.counts and card.task != "segmentation":
         best = 0 if card.task == "regression" else int(np.argmax(estimate))
-        value = float(estimate[best])
-        if exhaustive:
-            interval = value, value
         mean: EstimateDict = {
             "kind": "mean" if card.task == "regression" else "probabilities",
-            "value": value,
-            "ci95": None if interval is None else [*interval],
+            "value": float(estimate[best]),
+            "ci95": more.get("per_class_ci95", {}).get(names[best]),
             "ci95_truth": None,
             "exhaustive": exhaustive,
             "per_class": per_class,
@@ -204,15 +245,19 @@ def estimate_to_dict(
             mean["units"] = {name: card.unit(i) for i, name in enumerate(per_class)}
             if card.output.range is not None:
                 mean["range"] = [*card.output.range]
-        elif card.task != "multi-label":
-            mean["vote"] = names[best]
-        return mean
-    if exhaustive:
+        else:
+            mean["exclusive"] = card.task != "multi-label"
+            if mean["exclusive"] and aggregation != "maximum":
+                mean["vote"] = names[best]
+        if aggregation != "mean":
+            mean["aggregation"] = aggregation
+        return cast(EstimateDict, mean | more)
+    if exhaustive or (card.exclusive and class_intervals is not None):
         interval = total, total
     # A confidence sequence may exclude the last estimate.
     ends = None if interval is None else (min(interval[0], total), max(interval[1], total))
     if card.task == "segmentation":
-        area: EstimateDict = {
+        areas: EstimateDict = {
             "kind": "area",
             "value": total,
             "ci95": None if ends is None else [*ends],
@@ -220,7 +265,7 @@ def estimate_to_dict(
             "exhaustive": exhaustive,
             "per_class": per_class,
         }
-        return with_area(area, counted, pixel_size)
+        return with_area(cast(EstimateDict, areas | more), counted, pixel_size)
     stands_in = main is not None and (main.task, main.classes) == (card.task, card.classes)
     error = (main if main and stands_in else card).accuracy.count_error_for(synthetic)
     count: EstimateDict = {
@@ -307,7 +352,7 @@ def estimate_of_part(
         return with_area(part, area, pixel_size)
     if "vote" in whole:
         part["vote"] = best
-    for key in ("units", "range"):
+    for key in ("units", "range", "exclusive"):
         if key in whole:
             part[key] = whole[key]
     return part

@@ -15,14 +15,15 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import ImageRef, is_label_map, read_ground_truth
 from hrviewer.io.ground_truth.datasets import find_ground_truth
 from hrviewer.io.ground_truth.label_maps import iter_windows, open_labels
+from hrviewer.io.ground_truth.slide_tables import SlideAnswer, read_slide_table
 from hrviewer.io.object_table import has_objects, read_objects
 from hrviewer.models import ModelCard
 from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid
+from hrviewer.runs.class_agreement import ClassDice, read_at
 from hrviewer.runs.estimates import EvaluationDict
 from hrviewer.runs.metrics import (
     GAME_LEVELS,
-    DiceAccumulator,
     average_precision,
     grid_counts,
     grid_errors,
@@ -44,6 +45,9 @@ __all__ = [
 
 PEAKS_PER_OBJECT = 20
 """Peaks per object that are ranked: a precision below 1 in 20 contributes nothing."""
+
+NO_COUNT: EvaluationDict = {"value": None, "error": None, "game": None, "source": ""}
+"""Evaluation of a run that counts nothing, to be completed."""
 
 Evaluator = Callable[[Run], EvaluationDict]
 """Evaluates a run; the result is ``Run.evaluation``."""
@@ -73,11 +77,14 @@ def make_evaluator(
         return None
     if not isinstance(truth, GroundTruth):
         truth = file_for_image(truth, pyramid)
-    if card.task == "segmentation":
+    table = not isinstance(truth, GroundTruth) and Path(truth).suffix.lower() == ".csv"
+    if card.task == "regression" or (card.averaged and table):
+        return make_slide_evaluator(truth, pyramid, card)
+    if card.task == "segmentation" or card.averaged:
         return make_dice_evaluator(truth, pyramid, card)
     if not card.counts:
         raise GroundTruthError(
-            f"{card.name} neither counts nor segments: its runs cannot be evaluated; leave out the "
+            f"{card.name!r} has the task {card.task}: its runs cannot be evaluated; leave out the "
             "ground truth"
         )
     objects = select_classes(load_ground_truth(truth, pyramid), card.output.classes)
@@ -178,43 +185,77 @@ def localization_precision(
 def make_dice_evaluator(
     truth: str | Path | GroundTruth, pyramid: Pyramid, card: ModelCard
 ) -> Evaluator:
-    """Return a function that evaluates segmentations against a label map."""
+    """Return a function that evaluates class maps against a label map."""
     if isinstance(truth, GroundTruth) or not is_label_map(truth):
-        raise GroundTruthError(
-            f"{card.name} segments: its ground truth is a label map of class numbers, a TIFF or "
-            "OME-Zarr"
-        )
+        wanted = "a label map of class numbers, a TIFF or OME-Zarr"
+        if card.task != "segmentation":
+            wanted += ", or a CSV with a row per image, for the answer as a whole"
+        raise GroundTruthError(f"{card.name!r}: the ground truth of a {card.task} is {wanted}")
     path = Path(truth).expanduser()
     if not path.exists():
         raise GroundTruthError(f"there is no ground truth in {path}: no such file or folder")
     image_ref = ImageRef(pyramid.path or pyramid.name, pyramid.plane_shape)
     open_labels(path, image_ref).close()
     names = list(card.output.classes) or [f"class {i}" for i in range(card.output_channels)]
-    return lambda run: evaluate_dice(run, path, image_ref, names)
+    exclusive = len(names) > 1 and card.task != "multi-label"
+    return lambda run: evaluate_dice(run, path, image_ref, ClassDice(names, exclusive=exclusive))
 
 
-def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, names: list[str]) -> EvaluationDict:
+def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, scores: ClassDice) -> EvaluationDict:
     """Return the Dice coefficient of every class, pixel by pixel over the run's region.
 
     A pixel of the label map holds the number of its class in the card; with a single class, it
     holds 1 inside it. A pixel outside the processed patches is of no class.
     """
     cells, cell = run.map("output")
-    scores = DiceAccumulator(len(names))
+    single = len(scores.names) == 1
     with open_labels(path, image_ref) as labels:
         for window in iter_windows(labels.plane_shape):
             rect = window & run.region
             if rect.empty:
                 continue
             expected = labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0]
-            expected = expected.astype(np.int64)
-            if len(names) == 1:
-                expected = np.where(expected == 1, 0, -1)
-            rows = (np.arange(rect.y, rect.y1) / cell).astype(np.intp)
-            columns = (np.arange(rect.x, rect.x1) / cell).astype(np.intp)
-            values = cells[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            best = values.argmax(axis=0) if len(names) > 1 else np.where(values[0] > 0.5, 0, -1)
-            best = np.where(np.isnan(values).any(axis=0), -1, best)
-            scores.add(best[np.ix_(rows - rows[0], columns - columns[0])], expected)
-    dice = dict(zip(names, scores.dice().tolist(), strict=True))
-    return {"value": None, "error": None, "game": None, "dice": dice, "source": str(path)}
+            expected = expected.astype(np.int64) - single
+            ys, xs = (np.arange(a, b) + 0.5 for a, b in ((rect.y, rect.y1), (rect.x, rect.x1)))
+            scores.add(read_at(cells, cell, ys, xs), expected)
+    return NO_COUNT | {"dice": scores.dice(), "source": str(path)}
+
+
+def make_slide_evaluator(
+    truth: str | Path | GroundTruth, pyramid: Pyramid, card: ModelCard
+) -> Evaluator:
+    """Return a function that evaluates answers for an image as a whole."""
+    if isinstance(truth, GroundTruth) or Path(truth).suffix.lower() != ".csv":
+        raise GroundTruthError(
+            f"{card.name!r}: the ground truth of a {card.task} is a CSV with a row per image"
+        )
+    path = Path(truth).expanduser()
+    if not path.exists():
+        raise GroundTruthError(f"there is no ground truth in {path}: no such file")
+    answer = read_slide_table(path, pyramid.path or pyramid.name, card.output.classes)
+    return lambda run: evaluate_slide(run, answer, path)
+
+
+def evaluate_slide(run: Run, answer: SlideAnswer, path: Path) -> EvaluationDict:
+    """Return the error of a run's answer for its image as a whole.
+
+    It is 1 or 0 for a wrong or right class, the difference of the first quantity, and the mean
+    absolute difference of several labels.
+    """
+    evaluation: EvaluationDict = NO_COUNT | {"source": str(path)}
+    if run.estimate is None:
+        return evaluation
+    found = run.estimate["per_class"]
+    if answer.label:
+        best = max(found, key=lambda name: found[name])
+        return evaluation | {"label": answer.label, "error": float(best != answer.label)}
+    errors = {name: found[name] - value for name, value in answer.values.items()}
+    if run.estimate["kind"] == "mean":
+        name = next(iter(errors))
+        return evaluation | {
+            "value": answer.values[name],
+            "error": errors[name],
+            "class_error": errors,
+        }
+    mean = sum(map(abs, errors.values())) / len(errors)
+    return evaluation | {"error": mean, "class_error": errors}

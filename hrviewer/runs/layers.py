@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.io.exportable import Exportable
-from hrviewer.io.run_maps import MapName, coarsen, open_map
+from hrviewer.io.geojson import class_colors
+from hrviewer.io.run_maps import MapName, coarsen, most_likely, open_map
 from hrviewer.runs.estimates import pluralize
 from hrviewer.runs.object_layer import object_tuples
 from hrviewer.units import AREA_UNITS, area_unit, nice_ceiling
@@ -100,7 +101,8 @@ def layer_tuples(run: DisplayableRun) -> list[LayerDataTuple]:
     list of tuple
         ``(data, settings, "image")``: data is a float32 array of at most 1024 cells per side, NaN
         outside the processed patches; settings hold scale, translate and units of napari's layer.
-        Of a detector also `object_tuples`.
+        Where classes exclude one another also labels of the most likely one, 1 for the first. Of
+        a detector also `object_tuples`.
     """
     planes: dict[str, Callable[[DisplayableRun], tuple[Plane, float, str]]] = {
         "cost": cost_plane,
@@ -131,7 +133,30 @@ def layer_tuples(run: DisplayableRun) -> list[LayerDataTuple]:
             "metadata": {"hrviewer": {"overlay": name, "unit": unit}},
         }
         tuples.append((plane, settings, "image"))
+        if name == "output":
+            tuples += class_tuples(run, settings)
     return tuples + object_tuples(run, run.pixel_size)
+
+
+def class_tuples(run: DisplayableRun, place: Mapping[str, Any]) -> list[LayerDataTuple]:
+    """Return the map of the most likely class as labels, where classes exclude one another."""
+    if not open_map(run, "output").exclusive:
+        return []
+    values, _, _ = read_map(run, "output")
+    names = [*run.estimate["per_class"]]
+    colors: dict[int | None, Any] = dict(enumerate(np.array(class_colors(names)) / 255, start=1))
+    colors[None] = np.zeros(4)
+    settings = {
+        "name": "most likely class",
+        "colormap": colors,
+        "opacity": 0.6,
+        "visible": len(names) > 2,
+        "features": {"index": range(len(names) + 1), "class": ["", *names]},
+        "metadata": {"hrviewer": {"overlay": "most likely class"}},
+        **{name: place[name] for name in ("blending", "scale", "translate", "units")},
+    }
+    labels = (most_likely(values) + 1).astype(np.uint16)
+    return [(labels, settings, "labels")]
 
 
 def upper_limit(plane: Plane) -> float:

@@ -152,7 +152,12 @@ class Run:
         ``role``                                     role of the model
         ``order``                                    position in the order of inference
         ``score``                                    saliency by which the patch was selected
-        ``value``                                    its prediction: count, area or probability
+        ``value``                                    its prediction: count, area, largest
+                                                     probability, or first quantity
+        ``prob_CLASS``                               probability, of a classification
+        ``share_CLASS``                              share of the patch's area, of a segmentation
+        ``mean_NAME``                                mean of the quantity, of a regression
+        ``count_CLASS``                              count, of several classes
         ``flops``                                    FLOPs
         ``read_s``, ``prepare_s``, ``infer_s``,      seconds of each stage
         ``post_s``

@@ -54,7 +54,7 @@ from hrviewer.runs.region_measurement import measure_map, measure_regions, sum_m
 from hrviewer.runs.run import Run
 from hrviewer.runs.run_regions import UnfinishedRun, counting_part, tissue_notes, write_parts
 from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
-from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy
+from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy, aggregation_of
 
 __all__ = ["RunSpec", "image_info", "result_cache", "versions"]
 
@@ -437,6 +437,9 @@ class RunSpec:
             synthetic=self.pyramid.synthetic_name,
             data_area=context.area if data_area is None else data_area,
             main=self.bundle.roles.get("main"),
+            class_intervals=(final_estimate or record).class_intervals,
+            area=final_estimate.area if final_estimate else None,
+            aggregation=aggregation_of(self.params),
         )
         if estimated is not None and coverage < 100:
             estimated["coverage"] = coverage / 100

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from hrviewer.checksum import UnfitCopyError
@@ -33,7 +32,6 @@ from hrviewer.engine import (
     FinishedRequest,
     InferencePipeline,
     InferenceResult,
-    PatchRow,
     RunRecord,
     deserialize,
     map_kind,
@@ -51,6 +49,7 @@ from hrviewer.objects import merge_objects, tile_duplicates
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
 from hrviewer.runs.header import FORMAT_VERSION
+from hrviewer.runs.patch_table import patch_frame
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
 __all__ = ["RunFolderWriter", "write_header"]
@@ -164,6 +163,7 @@ class RunFolderWriter:
                     self.journal / "detail", (1, rows, columns), name="detail", **common
                 )
                 canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind)
+        self._card = card
         self._classes = card.output.classes if card.detects else None
         self._merging = card.merge_settings
         self.record = RunRecord(
@@ -295,10 +295,7 @@ class RunFolderWriter:
                 **common,
             )
             cost[:] = record.cost_map.values
-            table = pd.DataFrame(
-                [{name: getattr(row, name) for name in row.__slots__} for row in record.patches],
-                columns=list(PatchRow.__slots__),
-            )
+            table = patch_frame(record.patches, self._card)
             new = self.path / "patches.parquet.new"
             table.to_parquet(new, index=False)
             os.replace(new, self.path / "patches.parquet")

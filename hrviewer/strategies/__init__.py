@@ -8,6 +8,7 @@ places, and an estimate of the total).
 
 from hrviewer.callable_package import make_callable
 from hrviewer.strategies.base import Params, Strategy, get_strategy, strategy_ids
+from hrviewer.strategies.estimation.aggregation import Aggregation, aggregation_of
 from hrviewer.strategies.listing import list_strategies
 from hrviewer.strategies.protocol import (
     Estimate,
@@ -37,6 +38,7 @@ from hrviewer.strategies.tiling import (
 )
 
 __all__ = [
+    "Aggregation",
     "Estimate",
     "FeatureRequest",
     "ModelInfo",
@@ -54,6 +56,7 @@ __all__ = [
     "WarpRequest",
     "activation_map",
     "aggregate",
+    "aggregation_of",
     "alignment_step",
     "batches",
     "exhaustive_tile",

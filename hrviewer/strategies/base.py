@@ -6,9 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hrviewer.errors import ParameterError
 from hrviewer.extensions import load_extension
@@ -41,7 +48,8 @@ class Params(BaseModel):
     ----------
     visible_if : mapping
         Parameters that apply only to some choices of another one: each with the name of that
-        one and those choices. The form shows them for these choices only.
+        one and those choices. The form shows them for these choices only, and for others they are
+        refused, as they would have no effect.
     special_value_text : mapping
         Texts for a parameter's minimum (or empty value) where it stands for "automatic" or
         similar instead of an amount.
@@ -59,6 +67,19 @@ class Params(BaseModel):
         if isinstance(value, str) and get_origin(kind) is Literal:
             return next((choice for choice in get_args(kind) if str(choice) == value), value)
         return value
+
+    @model_validator(mode="after")
+    def _check_effect(self) -> Self:
+        """Refuse parameters that have no effect with the other ones."""
+        for name, (other, choices) in self.visible_if.items():
+            field = type(self).model_fields[name]
+            given, chosen = getattr(self, name), getattr(self, other)
+            if given != field.default and chosen not in choices:
+                options = " or ".join(map(str, choices))
+                raise ValueError(
+                    f"{name} has no effect with {other}={chosen}, only with {options}: leave it out"
+                )
+        return self
 
 
 def tile_field(description: str) -> Any:

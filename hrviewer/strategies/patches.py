@@ -22,6 +22,16 @@ from hrviewer.strategies.base import (
     halo_field,
     tile_field,
 )
+from hrviewer.strategies.estimation.aggregation import (
+    Aggregation,
+    aggregation_field,
+    check_aggregation,
+)
+from hrviewer.strategies.estimation.foreground import (
+    Skip,
+    choose_tiles,
+    skip_field,
+)
 from hrviewer.strategies.estimation.regression import context_error
 from hrviewer.strategies.estimation.sampling_grid import SIDES
 from hrviewer.strategies.estimation.tile_sample import TileSample
@@ -99,6 +109,8 @@ class PatchesParams(Params):
         description="For exact, number of tiles that are processed once more with more than twice "
         "the context, to measure the difference",
     )
+    skip: Skip = skip_field()
+    aggregation: Aggregation = aggregation_field()
 
 
 class Patches(Strategy):
@@ -142,12 +154,22 @@ class Patches(Strategy):
 
     def plan(self, context: PlanContext, params: PatchesParams) -> Plan:
         """Cut, run inference on every tile, aggregate."""
+        check_aggregation(context, params.aggregation)
         params = self.choose(context, params)
         halo = _halo(context, params)
         cut = _cut(context, params, halo)
-        sample = TileSample(context, cut, patch_flops(context.main, cut, context.rect))
+        foreground = yield from choose_tiles(context, cut, params.skip)
+        if isinstance(foreground, Estimate):
+            return foreground
+        sample = TileSample(
+            context,
+            foreground.tiles,
+            patch_flops(context.main, foreground.tiles, context.rect),
+            foreground.budget,
+            aggregation=params.aggregation,
+        )
         patches, within = sample.tiles, context.region
-        clipped = [replace(each, core=each.core & within) for each in sample.in_reading_order]
+        clipped = [replace(each, core=each.core & within) for each in cut]
         exact = params.mode == "exact"
         references = _tiles_to_verify(context, patches, params.verify) if exact else {}
         totals: list[PatchTotal] = []
@@ -157,13 +179,15 @@ class Patches(Strategy):
                 if index in references:
                     references[index] = result.map
             totals += PatchTotal.from_results(response.results, context.main)
-            yield activation_map(totals, clipped)
+            yield activation_map(totals, clipped, context.main.card)
             if response.stop:
                 error = context_error(patches[0].halo, context.main.halo)
-                return _widened(sample.estimate(context.main, totals), error)
+                estimate = sample.estimate(context.main, totals)
+                return foreground.describe(_widened(estimate, error), patches[: len(totals)])
             yield from sample.publish(context.main, totals)
-        enough = len(patches) == 1 or patches[0].halo >= context.main.context
+        enough = len(cut) == 1 or patches[0].halo >= context.main.context
         estimate = replace(sample.estimate(context.main, totals), exhaustive=enough)
+        estimate = foreground.describe(estimate, patches)
         if not exact:
             notes = estimate.note, overlap_note(context.main, patches)
             return replace(estimate, note="; ".join(filter(None, notes)))

@@ -187,12 +187,15 @@ class Publish:
         Extent of the map.
     interval : tuple of float, optional
         95 % interval of the estimate's sum over classes.
+    class_intervals : ndarray, shape (k, 2), optional
+        95 % interval of each class.
     """
 
     kind: Literal["saliency", "estimate"]
     map: NDArray[np.floating]
     rect: Rect
     interval: tuple[float, float] | None = None
+    class_intervals: NDArray[np.float64] | None = None
 
 
 Request = PatchRequest | WarpRequest | FeatureRequest | Publish
@@ -227,8 +230,8 @@ class Estimate:
     values : ndarray of float, shape (k,), optional
         Per class: counts, areas in level-0 pixels, or probabilities. None for embeddings.
     interval : tuple of float, optional
-        95 % interval of the sum over classes that exhaustive inference would give; of
-        probabilities, of the largest.
+        95 % interval of the sum over classes that exhaustive inference would give, of counts and
+        of the area of a single class.
     note : str
         One line for the user, or empty.
     coverage : float, optional
@@ -240,6 +243,13 @@ class Estimate:
     exhaustive : bool
         Whether the answering model ran on the whole region at its native scale, with enough
         context: no interval is needed.
+    class_intervals : ndarray, shape (k, 2), optional
+        95 % interval of each class, of shares and means.
+    certain : bool
+        Whether these are limits that hold for every possible rest: nothing was drawn at random.
+    area : float, optional
+        Level-0 pixels that shares and means are of, where that is not the whole region: its
+        foreground.
     """
 
     values: NDArray[np.float64] | None
@@ -248,6 +258,9 @@ class Estimate:
     coverage: float | None = None
     common_error: float = 0.0
     exhaustive: bool = False
+    class_intervals: NDArray[np.float64] | None = None
+    certain: bool = False
+    area: float | None = None
 
 
 Plan = Generator[Request, Response, Estimate]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
+from hrviewer.models import ModelCard
 from hrviewer.models.attention_pooling import combine_parts
 from hrviewer.objects import DetectedObjects, MergeSettings, count_classes, merge_objects
 from hrviewer.strategies.protocol import ModelInfo, PatchResult, PlanContext, Publish
@@ -339,9 +340,11 @@ def found_objects(
 
 
 def activation_map(
-    results: Sequence[PatchResult | PatchTotal], patches: Sequence[Patch]
+    results: Sequence[PatchResult | PatchTotal],
+    patches: Sequence[Patch],
+    card: ModelCard | None = None,
 ) -> Publish:
-    """Publish the prediction per level-0 pixel as a map with one cell per patch.
+    """Publish the strength of the prediction as a map with one cell per patch.
 
     Parameters
     ----------
@@ -349,6 +352,11 @@ def activation_map(
         Results so far.
     patches : sequence of Patch
         The complete tiling, in reading order.
+    card : ModelCard, optional
+        Card of the model. Of classes that exclude one another, whose predictions sum to what is
+        known, the strength is that of all but the most likely one: how uncertain the model is. Of
+        labels it is the highest probability, of quantities the first one, otherwise the sum over
+        classes per level-0 pixel.
     """
     cell = max(max(patch.core.h, patch.core.w) for patch in patches)
     # A region may cut the first tile; the tile after it starts where a full one would have ended.
@@ -360,5 +368,18 @@ def activation_map(
     grid = np.full((rows, columns), np.nan)
     for result in results:
         cy, cx = result.patch.core.center
-        grid[int(cy - y) // cell, int(cx - x) // cell] = result.value.sum() / result.patch.core.area
+        strength = _strength(result.value, result.patch.core.area, card)
+        grid[int(cy - y) // cell, int(cx - x) // cell] = strength
     return Publish("saliency", grid, Rect(y, x, rows * cell, columns * cell))
+
+
+def _strength(value: NDArray[np.float64], area: int, card: ModelCard | None) -> float:
+    """Return the strength of a patch's prediction; see `activation_map`."""
+    if card is None or card.output.attention or not card.has_shares:
+        return float(value.sum()) / area
+    if card.task == "regression":
+        return float(value[0])
+    if card.task == "multi-label":
+        return float(value.max())
+    total = float(value.sum())
+    return 1 - float(value.max()) / total if total else math.nan

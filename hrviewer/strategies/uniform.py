@@ -11,6 +11,12 @@ from pydantic import Field
 from hrviewer.errors import BudgetError
 from hrviewer.geometry import SCALE_STEPS, Patch, snap_scale
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy
+from hrviewer.strategies.estimation.aggregation import (
+    Aggregation,
+    aggregation_field,
+    check_aggregation,
+)
+from hrviewer.strategies.estimation.foreground import Skip, choose_tiles, skip_field
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.tile_sample import TileSample
 from hrviewer.strategies.protocol import Estimate, PatchRequest, Plan, PlanContext
@@ -55,6 +61,8 @@ class UniformParams(Params):
         title="Downsampling",
         description="Level-0 pixels per model pixel; 0 downsamples as far as the budget requires",
     )
+    skip: Skip = skip_field()
+    aggregation: Aggregation = aggregation_field()
 
 
 class Uniform(Strategy):
@@ -91,10 +99,20 @@ class Uniform(Strategy):
 
     def plan(self, context: PlanContext, params: UniformParams) -> Plan:
         """Downsample, run inference on all tiles, aggregate."""
+        check_aggregation(context, params.aggregation)
         params = self.choose(context, params)
         patches = self._cut(context, snap_scale(params.scale))
+        foreground = yield from choose_tiles(context, patches, params.skip)
+        if isinstance(foreground, Estimate):
+            return foreground
         # The scale fits the budget, unless it was given: then it may pay for a sample only.
-        sample = TileSample(context, patches, patch_flops(context.main, patches, context.rect))
+        sample = TileSample(
+            context,
+            foreground.tiles,
+            patch_flops(context.main, foreground.tiles, context.rect),
+            foreground.budget,
+            aggregation=params.aggregation,
+        )
         gain = context.gain(patches[0].scale)
         clipped = [replace(patch, core=patch.core & context.region) for patch in patches]
         # A sample's interval does not cover the error of another scale.
@@ -104,11 +122,12 @@ class Uniform(Strategy):
             response = yield PatchRequest("main", batch, target="output")
             for total in PatchTotal.from_results(response.results, context.main):
                 totals.append(replace(total, value=total.value / gain))
-            yield activation_map(totals, clipped)
+            yield activation_map(totals, clipped, context.main.card)
             if response.stop:
                 break
             yield from sample.publish(context.main, totals, with_interval=native)
         estimate = sample.estimate(context.main, totals)
+        estimate = foreground.describe(estimate, sample.tiles[: len(totals)])
         note = f"downsampled by {patches[0].scale:g} per side"
         notes = [note, overlap_note(context.main, patches), estimate.note]
         interval = estimate.interval if native else None
@@ -118,8 +137,9 @@ class Uniform(Strategy):
         return replace(
             estimate,
             interval=interval,
+            class_intervals=estimate.class_intervals if native else None,
             note="; ".join(filter(None, notes)),
-            exhaustive=native and len(totals) == len(patches),
+            exhaustive=native and len(totals) == len(foreground.tiles),
         )
 
     @staticmethod

@@ -151,3 +151,21 @@ def test_large_maps_are_traced_coarser(made):
     values, cell = coarsen(run_map, 50_000)
     assert (values.shape, cell) == ((2, 175, 275), 16)
     assert np.nansum(values) == pytest.approx(np.nansum(run_map.cells[:]), rel=1e-6)
+
+
+def test_contours_of_the_most_likely_class(made):
+    """Of three classes near a third none reaches one half; their areas share the image."""
+    disc = blobs((60, 80), (30, 30, 12))
+    noise = np.random.default_rng(0).uniform(-0.02, 0.02, (60, 80)).astype(np.float32)
+    planes = np.stack([0.38 - 0.1 * disc + noise, 0.28 + 0.1 * disc - noise])
+    run = made(output=np.concatenate([planes, 1 - planes.sum(axis=0, keepdims=True) - 0.06]))
+    run.header["estimate"] |= {"kind": "probabilities", "exclusive": True}
+    run.header["estimate"]["per_class"] = {"a": 0.4, "b": 0.3, "c": 0.3}
+    features = list(iter_features(run, FeatureSelection(contours=True, **ONLY)))
+    assert [feature.label for feature in features] == ["output 0", "output 1"]
+    (ground,), (shape,) = map(polygons, features)
+    assert shape.area == pytest.approx(disc.sum() * 16, rel=0.04)
+    assert len(ground.interiors) == 1
+    assert Polygon(ground.interiors[0]).area == pytest.approx(shape.area, rel=1e-6)
+    assert features[1].measurements["max"] == pytest.approx(planes[1].max())
+    assert not list(iter_features(run, FeatureSelection(contours=True, threshold=0.5, **ONLY)))

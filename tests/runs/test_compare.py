@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
-from toys import Bright, ToyBundle, blocks, picture, toy_bundle
+from toys import Bright, Encoder, ToyBundle, blocks, picture, toy_bundle
 from typer.testing import CliRunner
 
 from hrviewer.cli import app
@@ -21,7 +21,7 @@ from hrviewer.io.figures.plots import pareto_front
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, compare, experiment, run
 from hrviewer.runs.batch_runner import StrategySpec, parse_specs
-from hrviewer.runs.compare import total_variation
+from hrviewer.runs.class_agreement import total_variation
 from hrviewer.runs.comparison_report import run_sections, write_comparison_report
 from hrviewer.strategies import strategy_ids
 from hrviewer.strategies.uniform import Uniform
@@ -115,6 +115,70 @@ class Halves(Bright):
     def predict(self, batch):
         share = blocks(batch) / 16
         return np.concatenate([1 - share, share], axis=1)
+
+
+class Tiles(Halves):
+    """The same, one prediction per tile."""
+
+    def __init__(self, task: str = "classification") -> None:
+        activation = "softmax" if task == "classification" else "none"
+        names = ["dark", "bright"]
+        Bright.__init__(self, "tiles", task=task, classes=names, activation=activation, stride=64)
+
+    def predict(self, batch):
+        return super().predict(batch).mean((2, 3), keepdims=True)
+
+
+def test_the_maps_of_segmentations_are_compared(tmp_path):
+    """Against a loop over all cells of both maps."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((256, 320, 3), np.uint8)
+    image[..., 0] = np.kron(rng.integers(0, 2, (32, 40)), np.full((8, 8), 255))
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path)
+    table = compare(
+        path, ToyBundle(main=Halves()), ["patches", "uniform"], out=tmp_path / "a", cache="off"
+    ).set_index("strategy")
+    assert table.loc["patches", "dice"] == {"dark": 1.0, "bright": 1.0}
+    assert table.loc["patches", "class_error"] == {"dark": 0.0, "bright": 0.0}
+    runs = [Run(table.loc[name, "run"]) for name in ("uniform", "patches")]
+    found, expected = (run.output.argmax(axis=0) for run in runs)
+    for k, name in enumerate(("dark", "bright")):
+        both = sum(a == b == k for a, b in zip(found.ravel(), expected.ravel(), strict=True))
+        dice = 2 * both / ((found == k).sum() + (expected == k).sum())
+        assert table.loc["uniform", "dice"][name] == pytest.approx(dice)
+        shares = [run.estimate["fraction"][name] for run in runs]
+        assert table.loc["uniform", "class_error"][name] == pytest.approx(shares[0] - shares[1])
+    assert 0 < table.loc["uniform", "dice"]["bright"] < 1
+    files = write_comparison_report(table.reset_index())
+    assert "mean_dice" not in pd.read_csv(files["csv"])
+    assert "error by class" in Path(files["report"]).read_text("utf-8")
+
+
+@pytest.mark.parametrize("task", ["classification", "multi-label"])
+def test_classifications_are_compared(tmp_path, task):
+    image = np.zeros((256, 320, 3), np.uint8)
+    image[:, 128:, 0] = 255
+    specs = ["patches", "uniform", "patches:aggregation=majority"]
+    table = compare(image, ToyBundle(main=Tiles(task)), specs, out=tmp_path / "a", cache="off")
+    first, second, third = table.to_dict("records")
+    assert first["dice"] == {"dark": 1.0, "bright": 1.0}
+    assert first["error"] == 0
+    errors = second["class_error"]
+    assert second["error"] == pytest.approx(sum(map(abs, errors.values())) / 2)
+    assert all(0 <= value <= 1 for value in second["dice"].values())
+    # Another question has no error.
+    assert third["error"] is None or np.isnan(third["error"])
+    assert "the majority of the whole region, the reference the mean" in third["note"]
+
+
+def test_embeddings_are_compared_by_their_direction(tmp_path):
+    table = compare(
+        IMAGE, ToyBundle(main=Encoder()), ["patches", "patches:tile=32"], out=tmp_path / "a",
+        cache="off",
+    )  # fmt: skip
+    assert table["error"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert table["estimate"].isna().all()
 
 
 def test_segmentations_differ_by_half_the_sum_of_their_class_shares(tmp_path):

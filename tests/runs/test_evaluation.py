@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from toys import Bright, ToyBundle, blocks, toy_bundle
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
+from hrviewer.io.ground_truth.slide_tables import read_slide_table
 from hrviewer.models import Network
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, format_evaluation, run
+from hrviewer.runs.estimates import EvaluationDict
 
 
 def dots(points: NDArray[np.intp], shape: tuple[int, int] = (256, 320)) -> NDArray[np.uint8]:
@@ -124,7 +127,7 @@ def test_invalid_ground_truth_is_refused_before_inference(tmp_path):
         with pytest.raises(HrviewerError):
             run_with_truth(image, truth, tmp_path)
     labels = Bright(task="classification", classes=["a", "b"])
-    with pytest.raises(HrviewerError, match="neither counts nor segments"):
+    with pytest.raises(HrviewerError, match="the ground truth of a classification is a label map"):
         run_with_truth(image, GroundTruth(POINTS), tmp_path, labels)
     assert not any(tmp_path.iterdir())
 
@@ -182,6 +185,79 @@ def test_dice_of_a_model_with_one_class(tmp_path):
     found = run_with_truth(image, path, tmp_path, SingleClass()).evaluation
     both, predicted, total = (bright[:, 160:].sum(), bright.sum(), (expected == 1).sum())
     assert found["dice"] == {"bright": pytest.approx(2 * both / (predicted + total))}
+
+
+class Tiles(Halves):
+    """Classes, labels or quantities of tiles."""
+
+    def __init__(self, task: str) -> None:
+        activation = "softmax" if task == "classification" else "none"
+        names = ["dark", "bright"]
+        Bright.__init__(self, "tiles", task=task, classes=names, activation=activation, stride=64)
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return super().predict(batch).mean((2, 3), keepdims=True)
+
+
+@pytest.mark.parametrize("task", ["classification", "multi-label"])
+def test_dice_of_a_classification(tmp_path, task):
+    """Pixel by pixel, each with the class of its tile."""
+    tiles = np.random.default_rng(4).integers(0, 2, (4, 5))
+    image = np.zeros((256, 320, 3), np.uint8)
+    image[..., 0] = np.kron(tiles * 255, np.ones((64, 64), int))
+    expected = np.kron(tiles, np.ones((64, 64), int))
+    expected[:, :100] = 1
+    path = tmp_path / "classes.tif"
+    tifffile.imwrite(path, expected.astype(np.uint8))
+    found = run_with_truth(image, path, tmp_path, Tiles(task)).evaluation
+    predicted = np.kron(tiles, np.ones((64, 64), int))
+    for k, name in enumerate(("dark", "bright")):
+        both = ((predicted == k) & (expected == k)).sum()
+        assert found["dice"][name] == pytest.approx(
+            2 * both / ((predicted == k).sum() + (expected == k).sum())
+        )
+
+
+def test_answers_for_the_image_as_a_whole(tmp_path):
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[:, :32, 0] = 255  # a quarter
+    photo, path = tmp_path / "a.tif", tmp_path / "slides.csv"
+    tifffile.imwrite(photo, image)
+
+    def evaluate(task: str, text: str) -> EvaluationDict:
+        path.write_text(text)
+        out = tmp_path / task
+        shutil.rmtree(out, ignore_errors=True)
+        return run_with_truth(photo, path, out, Tiles(task)).evaluation
+
+    found = evaluate("classification", "slide_id,label\na,dark\nb,bright\n")
+    assert (found["label"], found["error"]) == ("dark", 0)
+    assert format_evaluation(found) == "dark: right"
+    assert evaluate("classification", "image,label\na.tif,bright\n")["error"] == 1
+    found = evaluate("multi-label", "image,dark,bright\na,1,1\n")
+    assert found["class_error"] == pytest.approx({"dark": -0.25, "bright": -0.75})
+    assert found["error"] == pytest.approx(0.5)
+    found = evaluate("regression", "image,bright\na,0.5\n")
+    assert (found["value"], found["error"]) == (0.5, pytest.approx(-0.25))
+    assert format_evaluation(found) == "error bright -0.25"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y\n1,2\n", "no table of slides"),
+        ("image,label\nb,dark\n", "no row of a"),
+        ("image,label\na,dark\na,dark\n", "2 rows of a"),
+        ("image,label\na,red\n", "'red', which the model does not have"),
+        ("image,other\na,1\n", "neither a column label nor"),
+        ("image,dark\na,many\n", "'many' for dark, not a number"),
+    ],
+)
+def test_invalid_tables_of_slides_are_refused(tmp_path, text, message):
+    path = tmp_path / "slides.csv"
+    path.write_text(text)
+    with pytest.raises(HrviewerError, match=message):
+        read_slide_table(path, "folder/a.svs", ["dark", "bright"])
 
 
 def test_invalid_label_maps_are_refused(tmp_path):

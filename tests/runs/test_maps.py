@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.testing import assert_allclose
-from toys import picture, toy_bundle
+from toys import Bright, ToyBundle, blocks, picture, toy_bundle
 
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, lazy_map, run
@@ -105,6 +105,28 @@ def test_layers_lie_on_the_image(tmp_path, size):
         layers[-1][1]["metadata"]["hrviewer"]["unit"]
         == f"things per {'mm²' if size else 'megapixel'}"
     )
+
+
+def test_the_most_likely_class_is_a_layer_of_labels(tmp_path):
+    class Thirds(Bright):
+        def __init__(self) -> None:
+            super().__init__("thirds", task="segmentation", classes=["a", "b", "c"])
+
+        def predict(self, batch):
+            share = blocks(batch) / 16
+            return np.concatenate([1 - share, share * 0.7, share * 0.3], axis=1)
+
+    found = run(
+        picture(*SIZE), ToyBundle(main=Thirds()), out=tmp_path / "a.run.zarr", cache="off"
+    )  # fmt: skip
+    ((labels, settings, kind),) = [one for one in found.layers() if one[2] == "labels"]
+    assert settings["name"] == "most likely class"
+    assert settings["visible"]
+    assert_allclose(labels, found.output.argmax(axis=0) + 1)
+    assert [*settings["features"]["class"]] == ["", "a", "b", "c"]
+    layers = pytest.importorskip("napari.layers")
+    made = layers.Layer.create(labels, settings, kind)
+    assert len({tuple(made.get_color(i)) for i in (1, 2, 3)}) == 3
 
 
 def test_layers_need_no_napari(done):

@@ -16,6 +16,7 @@ from toys import FLOPS, card
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models.accuracy import ScaleCurve, ScalePoint
+from hrviewer.runs import parse_params
 from hrviewer.strategies import (
     ModelInfo,
     PatchRequest,
@@ -35,6 +36,7 @@ from hrviewer.strategies import (
     total_flops,
 )
 from hrviewer.strategies.estimation.sampling_grid import build_grid
+from hrviewer.strategies.tiling import PatchTotal
 
 
 @dataclass
@@ -395,6 +397,37 @@ def test_activation_map_is_aligned_with_its_patches():
     # The grid continues the whole tiles' edges, also above and left of a cut one.
     assert (patches[-1].core.y - publication.rect.y) % cell == 0
     assert (patches[-1].core.x - publication.rect.x) % cell == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "expected"),
+    [
+        ("classification", [0.5, 0.3, 0.2], 0.5),  # of the others
+        ("segmentation", [1024, 2048, 1024], 0.5),
+        ("multi-label", [0.5, 0.9, 0.2], 0.9),
+        ("regression", [63.0, 2.0, 1.0], 63.0),
+    ],
+)
+def test_activation_of_classes_is_not_their_known_sum(task, value, expected):
+    activation = "softmax" if task == "classification" else "none"
+    one = card("c", task=task, classes=["a", "b", "c"], activation=activation)
+    patch = Patch(Rect(0, 0, 64, 64))
+    found = activation_map([PatchTotal(patch, np.array(value, float))], [patch], one)
+    assert found.map.tolist() == [[pytest.approx(expected)]]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "params", "message"),
+    [
+        ("zoom", {"k": 3, "method": "sampling"}, "k has no effect with method=sampling"),
+        ("zoom", {"width": 5}, "width has no effect with method=topk, only with sampling"),
+        ("patches", {"verify": 3}, "verify has no effect with mode=tiles"),
+        ("transformer", {"detail": "uniform", "tokens": 0.5}, "tokens has no effect"),
+    ],
+)
+def test_options_without_effect_are_refused(strategy, params, message):
+    with pytest.raises(HrviewerError, match=message):
+        parse_params(get_strategy(strategy), params)
 
 
 def test_batches_keep_the_order():

@@ -447,10 +447,14 @@ def test_areas_and_probabilities(task, method):
     main.predict = predict
     estimate, _, _ = run(bundle=ToyBundle(main=main), method=method, budget=WHOLE / 2)
     shares = IMAGE[..., 0].reshape(256, 4, 384, 4).mean((1, 3)) / 255
-    exact = 16 * (shares > 0.5).sum() if task == "segmentation" else shares.mean()
-    found = estimate.values[0]
-    assert found == pytest.approx(exact, rel=0.4)
-    assert (estimate.interval is None) == (task == "classification")
+    exact = 16 * (shares > 0.5 - 1e-6).sum() if task == "segmentation" else shares.mean()
+    whole = IMAGE[..., 0].size if task == "segmentation" else 1.0
+    assert estimate.values.sum() == pytest.approx(whole)
+    assert estimate.values[0] == pytest.approx(exact, rel=0.4)
+    assert estimate.interval is None
+    low, high = estimate.class_intervals.T
+    assert (low <= [exact + 1e-6, whole - exact + 1e-6]).all()
+    assert (high >= [exact - 1e-6, whole - exact - 1e-6]).all()
 
 
 def test_zoom_is_registered():

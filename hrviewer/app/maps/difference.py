@@ -40,6 +40,11 @@ def subtract_maps(a: ResultMaps, b: ResultMaps) -> PyramidRaster:
         resample(values, own, coarser.shape, cell) for values, own in zip(parts, cells, strict=True)
     )
     difference = np.asarray(minuend - subtrahend, np.float32)
+    if one.categories:  # numbers of classes
+        difference = np.where(np.isnan(difference), np.nan, difference != 0).astype(np.float32)
+        return PyramidRaster(
+            [difference], cell, "another class", ColourScale((-1.0, 1.0), held=True, fitted=True)
+        )
     sizes = np.abs(difference[np.isfinite(difference)])
     top = nice_ceiling(float(np.percentile(sizes, 99.5))) if sizes.any() else 1.0
     scale = ColourScale((-top, top), held=True, fitted=True)

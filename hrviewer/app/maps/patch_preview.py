@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +27,15 @@ class PatchInspection:
     """An inspected patch, with its preview once that is read.
 
     For a warp `uniform_pixels` is the same rectangle, uniformly sampled to as many pixels. Of a
-    detector `found` is the object at the point: its class, score and size.
+    detector `found` is the object at the point: its class, score and size. `predictions` are those
+    of the patch by class, the largest first; empty for one class.
     """
 
     row: PatchRow
     pixels: NDArray[np.uint8] | None = None
     uniform_pixels: NDArray[np.uint8] | None = None
     found: str = ""
+    predictions: Sequence[str] = ()
 
 
 def patch_preview(

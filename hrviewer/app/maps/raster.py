@@ -83,6 +83,8 @@ class PyramidRaster:
         Values at the ends of the colours; shared by the rasters of a quantity on an image.
     changed : bool
         Whether it changed since it was displayed.
+    categories : tuple of str
+        Classes, if values are numbers of classes plus a half: none is a mean of others.
     """
 
     levels: list[NDArray[np.float32]]
@@ -90,6 +92,7 @@ class PyramidRaster:
     unit: str
     scale: ColourScale = field(default_factory=ColourScale)
     changed: bool = False
+    categories: tuple[str, ...] = ()
     _top: float = 0.0
 
     @property
@@ -131,6 +134,9 @@ class PyramidRaster:
                 2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop
             ]
             target = self.levels[i][rows, columns]
+            if self.categories:
+                target[:] = part[::2, ::2]
+                continue
             target[:] = coarsen(part[None], 2, "intensity")[0][: target.shape[0], : target.shape[1]]
 
 

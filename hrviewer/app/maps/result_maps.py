@@ -9,9 +9,8 @@ the worst that a screen can show is half a patch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from hrviewer.app.maps.attention_map import AttentionMap
 from hrviewer.app.maps.colour_scale import ColourScale, ColourScales
 from hrviewer.app.maps.embedding_map import EmbeddingMap
 from hrviewer.app.maps.object_map import ObjectMap
+from hrviewer.app.maps.prediction_kinds import quantities_of
 from hrviewer.app.maps.raster import (
     COST_QUANTITIES,
     OUTLINES,
@@ -45,14 +45,22 @@ from hrviewer.engine.cost import QUANTITIES
 from hrviewer.formatting import pluralize
 from hrviewer.geometry import Rect
 from hrviewer.io.object_table import has_objects, object_thresholds, read_objects
+from hrviewer.io.run_maps import most_likely
 from hrviewer.models import ModelCard, Network
 from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import Run
+from hrviewer.runs.patch_table import patch_row
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 from hrviewer.units import AREA_UNITS, area_unit
 
-__all__ = ["Completion", "ResultMaps", "empty_result_maps"]
+__all__ = ["MOST_LIKELY", "Completion", "ResultMaps", "empty_result_maps"]
+
+MOST_LIKELY = -1
+"""In place of a class: the most likely one in each place."""
+
+MIN_CLASSES = 3
+"""Classes from which the most likely one is displayed at first."""
 
 SHARED_SCALES: tuple[MapName, ...] = ("output", "cost")
 """Maps that show the same quantity for every strategy: saliencies and orders are a run's own."""
@@ -87,6 +95,14 @@ class ResultMaps:
         Region of the run.
     detects : bool
         Whether the model detects objects.
+    units : sequence of str
+        Units of the quantities of a regression.
+    limits : tuple of float, optional
+        Ends of the colour scale of probabilities or quantities; the values' by default.
+    task : {"count", "area", "probabilities", "mean"}
+        What the predictions are, as in `EstimateDict`.
+    exclusive : bool
+        Whether a place has one of several classes.
 
     Attributes
     ----------
@@ -96,8 +112,12 @@ class ResultMaps:
         The displayed maps by name.
     downsampling : int
         Output cells per displayed cell and side.
+    units : tuple of str
+        Units of the quantities of a regression.
     class_index : int or None
-        The displayed class; None for all of them together.
+        The displayed class; None for all of them together, `MOST_LIKELY` for the most likely one.
+    hidden_classes : frozenset of int
+        Classes that the map of the most likely ones leaves out.
     warps : dict of Rect to WarpRequest
         Warps by the core that they predict; replaced, never changed.
     cost_quantity : str
@@ -127,9 +147,13 @@ class ResultMaps:
         region: Rect | None = None,
         *,
         detects: bool = False,
-        quantity: str = "probability",
+        units: Sequence[str] = (),
         limits: tuple[float, float] | None = (0.0, 1.0),
+        task: str = "",
+        exclusive: bool = False,
     ) -> None:
+        self.task, self.exclusive, self.units = task, exclusive and len(classes) > 1, tuple(units)
+        self.hidden_classes: frozenset[int] = frozenset()
         self.objects = ObjectMap(image, classes) if detects else None
         self.image, self.region = image, region or image
         self.completion = Completion()
@@ -143,6 +167,8 @@ class ResultMaps:
         self.record = record = RunRecord(image, canvas, self.region & image)
         # A probability is shown for one class at a time, the last: a background comes first.
         self.class_index = None if kind == "mass" else k - 1
+        if self.exclusive and k >= MIN_CLASSES:
+            self.class_index = MOST_LIKELY
         self.cost_quantity = next(iter(COST_QUANTITIES))
         self.patch_quantity = OUTLINES
         self._current_request: PatchRequest | WarpRequest | FeatureRequest | None = None
@@ -160,13 +186,13 @@ class ResultMaps:
             per = unit_area / (pixel_size[0] * pixel_size[1])
         self._per_area = per if kind == "mass" else None
         what = pluralize(self.classes[0]) if len(self.classes) == 1 else "objects"
-        unit = f"{what} per {area}" if kind == "mass" else quantity
+        self._density = f"{what} per {area}"
         bounded = kind != "mass" and limits is not None
-        scale = ColourScale(limits or (0.0, 1.0), held=bounded, fitted=bounded)
+        self._scale = ColourScale(limits or (0.0, 1.0), held=bounded, fitted=bounded)
         self._colour_scales = ColourScales()
         grid = record.cost_map.values.shape[1:]
         self.rasters: dict[MapName, PyramidRaster] = {
-            "output": PyramidRaster(empty_levels(canvas.values.shape[1:]), cell, unit, scale),
+            "output": PyramidRaster(empty_levels(canvas.values.shape[1:]), cell, "", self._scale),
             "saliency": PyramidRaster(
                 [record.saliency.values[0]], record.saliency.cell, "saliency"
             ),
@@ -177,6 +203,7 @@ class ResultMaps:
                 [empty_raster(grid)], record.cost_map.cell, COST_QUANTITIES[self.cost_quantity].unit
             ),
         }
+        self._describe_output()
 
     @classmethod
     def from_run(cls, run: Run) -> ResultMaps:
@@ -196,7 +223,7 @@ class ResultMaps:
             run.pixel_size,
             run.region,
             detects=detects,
-            **quantity_of(estimate),
+            **quantities_of(estimate),
         )
         maps.load_objects(run)
         record, n = maps.record, maps.downsampling
@@ -209,7 +236,7 @@ class ResultMaps:
         cost, _ = run.map("cost")
         record.cost_map.values[:] = cost[:]
         record.patches.extend(
-            PatchRow(**{str(name): value for name, value in row.items()})
+            patch_row({str(name): value for name, value in row.items()})
             for row in run.patches.to_dict("records")
         )
         halo = run.header["params"].get("halo", -1)
@@ -288,8 +315,9 @@ class ResultMaps:
             self.objects.replace(read_objects(run, score=CANDIDATE_SCORE)[1])
 
     def set_class(self, class_index: int | None) -> None:
-        """Draw another class, or all of them together."""
+        """Draw another class, all of them together, or the most likely one."""
         self.class_index = class_index
+        self._describe_output()
         self._redraw(self.image)
         self.rasters["output"].changed = True
 
@@ -298,12 +326,42 @@ class ResultMaps:
         self._colour_scales = scales
         for name in SHARED_SCALES:
             drawn = self.rasters[name]
+            if drawn.categories:
+                continue
             drawn.scale = scales.share(name, drawn.unit, drawn.scale)
 
     def settle_scales(self) -> None:
         """Hold the colour scales: what is displayed is complete."""
         for name in SHARED_SCALES:
             self.rasters[name].scale.settle()
+
+    def hide_classes(self, hidden: Iterable[int]) -> None:
+        """Leave classes out of the map of the most likely ones."""
+        self.hidden_classes = frozenset(hidden)
+        if self.class_index == MOST_LIKELY:
+            self._redraw(self.image)
+            self.rasters["output"].changed = True
+
+    def _describe_output(self) -> None:
+        """Set unit and limits of the displayed output."""
+        drawn, i = self.rasters["output"], self.class_index
+        drawn.categories = self.classes if i == MOST_LIKELY else ()
+        if i == MOST_LIKELY:
+            drawn.unit = "most likely class"
+            ends = 0.0, float(len(self.classes))
+            drawn.scale = ColourScale(ends, held=True, fitted=True)
+            return
+        if self._per_area is not None:
+            drawn.unit = self._density
+        elif self.task == "mean" and i is not None:
+            unit = self.units[i] if i < len(self.units) else ""
+            drawn.unit = f"{self.classes[i]} ({unit})" if unit else self.classes[i]
+        else:
+            drawn.unit = "probability"
+        scale = self._scale
+        drawn.scale = self._colour_scales.share(
+            "output", drawn.unit, ColourScale(scale.limits, scale.held, scale.fitted)
+        )
 
     def set_cost_quantity(self, quantity: str) -> None:
         """Draw another quantity of `COST_QUANTITIES`."""
@@ -373,7 +431,12 @@ class ResultMaps:
         canvas, drawn = self.record.output, self.rasters["output"]
         where = cell_slices(rect, canvas.cell)
         values = np.asarray(canvas.values[:, where[0], where[1]])
-        chosen = values.sum(axis=0) if self.class_index is None else values[self.class_index]
+        if self.class_index == MOST_LIKELY:
+            best = most_likely(values)
+            hidden = np.isin(best, [-1, *self.hidden_classes])
+            chosen = np.where(hidden, np.nan, best + 0.5)
+        else:
+            chosen = values.sum(axis=0) if self.class_index is None else values[self.class_index]
         if self._per_area is not None:
             chosen = chosen / self._areas[where] * self._per_area
         drawn.values[where] = chosen
@@ -415,28 +478,21 @@ def empty_result_maps(
     native, _ = native_scale(main.card, pyramid)
     names = card.output.classes or [f"{i}" for i in range(card.prediction_channels)]
     cell, kind = main.stride * native, map_kind(card)
-    detects = card.detects
-    shown: dict[str, Any] = {}
-    if card.task == "regression":
-        unit = card.unit(len(names) - 1)
-        shown = quantity_of(
-            {"kind": "mean", "units": {names[-1]: unit}, "range": card.output.range}
-        )
+    regression = card.task == "regression"
+    tasks = {"regression": "mean", "segmentation": "area"}
     maps = ResultMaps(
-        pyramid.rect, cell, kind, names, pyramid.pixel_size, region, detects=detects, **shown
+        pyramid.rect,
+        cell,
+        kind,
+        names,
+        pyramid.pixel_size,
+        region,
+        detects=card.detects,
+        units=[card.unit(i) for i in range(len(names))] if regression else (),
+        limits=card.output.range if regression else (0.0, 1.0),
+        task="count" if card.counts else tasks.get(card.task, "probabilities"),
+        exclusive=card.task in ("classification", "segmentation"),
     )
     if maps.objects is not None:
         maps.objects.apply_thresholds(card.merge_settings)
     return maps
-
-
-def quantity_of(estimate: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return name and limits of the values of an intensity map; of a regression, the last one's."""
-    if estimate is None or estimate["kind"] != "mean":
-        return {}
-    name, unit = list(estimate["units"].items())[-1]
-    limits = estimate.get("range")
-    return {
-        "quantity": f"{name} ({unit})" if unit else name,
-        "limits": None if limits is None else tuple(limits),
-    }

@@ -47,7 +47,7 @@ from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import estimate_to_dict
-from hrviewer.strategies import get_strategy
+from hrviewer.strategies import Aggregation, aggregation_of, get_strategy
 from hrviewer.units import format_si
 
 __all__ = ["LiveService"]
@@ -110,6 +110,7 @@ class LiveService:
         self._place: tuple[ImageSession, tuple[int, ...]] | None = None
         self._renderer: LiveRenderer | None = None
         self._selection = -1
+        self._aggregation: Aggregation = "mean"
         self._settings_changed = True
         self._view: Viewport | None = None
         self._moved_at = 0.0
@@ -326,6 +327,7 @@ class LiveService:
             )
         self._selection = self.session.select(strategy, params, budget, loaded.models, priors)
         self._renderer.select(self._selection)
+        self._aggregation = aggregation_of(params)
         self._switched_at = time.perf_counter()
         self._was_running = True
 
@@ -406,15 +408,18 @@ class LiveService:
         done = [self._cells_done[rect] for rect in self._cells_in_view if rect in self._cells_done]
         total = len(self._cells_in_view)
         additive = map_kind(card) == "mass" or card.task == "segmentation"
-        covered = Rect(0, 0, 1, max(1, sum(cell.rect.area for cell in done)))
+        together = combine_cells(done, additive, self._aggregation)
         found = estimate_to_dict(
             card,
-            *combine_cells(done, additive),
-            covered,
+            together.values,
+            together.interval,
+            Rect(0, 0, 1, max(1, round(together.area or 0))),
             loaded.pyramid.pixel_size,
-            exhaustive=all(cell.estimate.exhaustive for cell in done),
+            exhaustive=together.exhaustive,
             synthetic=loaded.pyramid.synthetic_name,
             main=loaded.main.card,
+            class_intervals=together.class_intervals,
+            aggregation=self._aggregation,
         )
         extent = "in view"
         if len(done) < total:

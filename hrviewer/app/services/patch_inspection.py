@@ -8,6 +8,7 @@ from functools import partial
 from hrviewer.app.image_session import ImageSession
 from hrviewer.app.maps.attention_map import AttentionMap
 from hrviewer.app.maps.patch_preview import PatchInspection, patch_preview, warp_preview
+from hrviewer.app.maps.prediction_kinds import describe_prediction
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.app.resources import Resources
 from hrviewer.app.services.background import Background, Task
@@ -52,7 +53,8 @@ class PatchInspector:
         row = maps.patch_at(*click.point)
         if row is None:
             return
-        self._state.set_inspection(image, PatchInspection(row))
+        by_class = describe_prediction(row, maps.classes, maps.task, maps.units)
+        self._state.set_inspection(image, PatchInspection(row, predictions=by_class))
         if self._task is not None:
             self._task.cancel()
         plane, models = image.source.plane(), self._resources.loaded_models
@@ -73,10 +75,10 @@ class PatchInspector:
                     log.exception("the attention at %s cannot be shown", click.point)
                     problem = f"the attention of this token cannot be shown: {format_error(error)}"
             if warp is not None and warp.role == row.role:
-                return PatchInspection(row, *warp_preview(pyramid, warp), found), problem
+                return PatchInspection(row, *warp_preview(pyramid, warp), found, by_class), problem
             here = None if models is None else models.for_image(pyramid)
             pixels = patch_preview(pyramid, row, here, halo)
-            return PatchInspection(row, pixels, found=found), problem
+            return PatchInspection(row, pixels, None, found, by_class), problem
 
         self._task = self._background.submit(
             "read",

@@ -34,7 +34,8 @@ class RunQueue:
     Attributes
     ----------
     message : str
-        The run in progress; empty where there is none.
+        The run in progress; after the last one the strategies that were left out, and which role
+        of the model each needs.
     """
 
     message_changed = Signal(str)
@@ -43,7 +44,7 @@ class RunQueue:
         self._state, self._resources, self._runs = state, resources, runs
         self._pending: deque[str] = deque()
         self._total = 0
-        self.message = ""
+        self.message = self._left_out = ""
         runs.stop_requested.connect(self.clear)
         state.image_changed.connect(self.clear)
 
@@ -59,13 +60,21 @@ class RunQueue:
             state.require_image()
             model = settings.require_model()
             roles = self._resources.models_for(model, settings.device, settings.precision)
-            self._pending = deque(
-                name
+            missing = {
+                name: [role for role in get_strategy(name).roles if role not in roles]
                 for name in strategy_ids()
-                if name not in exclude and all(role in roles for role in get_strategy(name).roles)
-            )
+                if name not in exclude
+            }
+            self._pending = deque(name for name in missing if not missing[name])
+            refused = [
+                f"{name} ({', '.join(lacking)})" for name, lacking in missing.items() if lacking
+            ]
+            self._left_out = f"roles missing in this model: {', '.join(refused)}" if refused else ""
             if not self._pending:
-                raise RunError("every strategy that this model has networks for has a run here")
+                raise RunError(
+                    "every strategy that this model has networks for has a run here"
+                    + (f"; {self._left_out}" if self._left_out else "")
+                )
             self._total = len(self._pending)
             self.tick()
 
@@ -79,7 +88,7 @@ class RunQueue:
             return
         if not self._pending:
             self._total = 0
-            self._set_message("")
+            self._set_message(self._left_out)
             return
         name = self._pending.popleft()
         self._set_message(f"{self._total - len(self._pending)} of {self._total}: {name}")

@@ -24,7 +24,7 @@ from hrviewer.formatting import NO_ESTIMATE, describe_estimate
 from hrviewer.paths import unused_path
 from hrviewer.phases import LOADING
 from hrviewer.runs import Run, estimate_to_dict
-from hrviewer.strategies import Strategy
+from hrviewer.strategies import Strategy, aggregation_of
 from hrviewer.units import format_duration, format_si
 
 __all__ = ["RunService", "format_cost", "list_notes", "report_run"]
@@ -217,6 +217,8 @@ class RunService:
                 started.spec.pyramid.pixel_size,
                 synthetic=started.spec.pyramid.synthetic_name,
                 main=started.spec.bundle.roles.get("main"),
+                class_intervals=record.class_intervals,
+                aggregation=aggregation_of(started.spec.params),
             )
             estimate = replace(describe_estimate(found), extent="so far")
         total = record.cost_map.total

@@ -101,4 +101,6 @@ def predict_cells(context: PlanContext, coarse: CoarsePass, grid: SamplingGrid) 
         error = context.prediction_error("scout") or ASSUMED_ERROR
         return CoarsePrediction(values, np.sqrt(np.maximum(variance, 0)), True, error)
     score = np.maximum(sums.mean(axis=0), 0)
+    if context.main.card.has_shares:
+        return CoarsePrediction(np.full((len(score), k), np.nan), score, calibrated=False)
     return CoarsePrediction(np.repeat(score[:, None], k, axis=1), score, calibrated=False)

@@ -16,7 +16,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALPHA", "Interval", "asymptotic", "betting", "student", "with_skew"]
+__all__ = [
+    "ALPHA",
+    "MIN_PLACES",
+    "Interval",
+    "asymptotic",
+    "betting",
+    "effective_number",
+    "proportion_interval",
+    "student",
+    "with_skew",
+]
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -32,6 +42,9 @@ WARM_UP = 4
 
 MIN_DRAWS = 12
 """Minimum number of draws for an asymptotic interval."""
+
+MIN_PLACES = 8
+"""Minimum number of measured places for Student's interval; of counts, of places with objects."""
 
 PARTS, PASSES = 32, 5
 """Search for an interval's end: so many parts, in so many passes."""
@@ -84,6 +97,54 @@ def with_skew(interval: Interval, estimate: float, known: float, freedom: float)
     sigma = math.sqrt(math.log1p(((high - low) / 2 / quantile / rest) ** 2))
     factor = math.exp(min(quantile * sigma, 700.0))
     return min(max(low, known), known + rest / factor), max(high, known + rest * factor)
+
+
+def effective_number(weights: Floats) -> float:
+    """Return the number of equal weights that are as uneven as these: ``sum² / sum of squares``."""
+    squares = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
+
+
+def proportion_interval(
+    share: float, deviation: float, freedom: float, amounts: Floats, sizes: Floats
+) -> Interval:
+    """Return the 95 % interval of a share of the area from places drawn at random.
+
+    Student's interval, where the class and its complement are in enough places. Where few places
+    hold nearly all of one, as of a class that no place has, it would be too short: it then also
+    holds the interval of Clopper and Pearson (1934) for the effective number of places (Korn and
+    Graubard, *Survey Methodology* 24, 1998), to which a place adds most if it is all of one class.
+
+    Parameters
+    ----------
+    share : float
+        The estimate, 0 to 1.
+    deviation, freedom : float
+        Its standard deviation, infinite if that is not known, and degrees of freedom.
+    amounts, sizes : ndarray, shape (n,)
+        Area of the class in each place, and of the place, both times the place's weight.
+
+    Examples
+    --------
+    >>> low, high = proportion_interval(0.0, 0.0, 29, np.zeros(30), np.ones(30))
+    >>> low, round(high, 3)  # about 3 / 30
+    (0.0, 0.116)
+    """
+    from scipy.special import betaincinv, stdtrit  # slow to import, and every command loads this
+
+    low, high = 0.0, 1.0
+    if math.isfinite(deviation):
+        half = float(stdtrit(max(freedom, 1.0), 1 - ALPHA / 2)) * deviation
+        low, high = max(0.0, share - half), min(1.0, share + half)
+    if min(effective_number(amounts), effective_number(sizes - amounts)) >= MIN_PLACES:
+        return low, high
+    n = effective_number(sizes)
+    hits = share * n
+    least = float(betaincinv(hits, n - hits + 1, ALPHA / 2)) if hits > 0 else 0.0
+    most = float(betaincinv(hits + 1, n - hits, 1 - ALPHA / 2)) if hits < n else 1.0
+    if len(sizes) < MIN_PLACES:  # so few give no deviation
+        return least, most
+    return min(low, least), max(high, most)
 
 
 def asymptotic(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval | None:

@@ -23,7 +23,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.strategies.estimation.intervals import ALPHA, Interval
+from hrviewer.strategies.estimation.intervals import (
+    ALPHA,
+    MIN_PLACES,
+    Interval,
+    proportion_interval,
+)
 from hrviewer.strategies.estimation.sampling import stratify
 
 __all__ = ["MIN_PLACES", "StratifiedEstimator", "StratifiedOrder", "stratified_order"]
@@ -35,9 +40,6 @@ PLACES_PER_STRATUM = 3
 
 MAX_STRATA = 256
 """Maximum number of strata: more improve the estimate little, and slow its updates."""
-
-MIN_PLACES = 8
-"""Minimum number of measured places for an interval; of counts, of places that hold some."""
 
 MAX_HALF_WIDTH = 2.0
 """Half of an interval that is wider, relative to the estimate, is of no use, and is not given."""
@@ -253,13 +255,38 @@ class StratifiedEstimator:
             low, high = min(low, known + rest / factor), max(high, known + rest * factor)
         return (low, high) if (high - low) / 2 <= MAX_HALF_WIDTH * estimate else None
 
-    def share_interval(self, column: int) -> Interval | None:
-        """Return the 95 % interval of a class's fraction of the area."""
-        half = self._half_width(np.eye(self._values.shape[1])[column])
-        if half is None:
+    def share_intervals(self) -> Floats:
+        """Return the 95 % interval of each class's fraction of the area, ``(k, 2)``.
+
+        The measured part is known; the rest is between none and all of a class.
+        """
+        intervals = np.tile([0.0, 1.0], (self._values.shape[1], 1))
+        rest = 1 - self.coverage
+        if not len(self._values):
+            return intervals
+        for column, share in enumerate(self.ratio):
+            known = float(self._values[:, column].sum()) / self._size
+            low = high = 0.0
+            if rest > 0:
+                deviation, freedom = self.deviation(np.eye(len(intervals))[column])
+                low, high = proportion_interval(
+                    float(np.clip((share - known) / rest, 0, 1)),
+                    deviation / self._size / rest,
+                    freedom,
+                    self._values[:, column],
+                    self._sizes,
+                )
+            intervals[column] = known + rest * low, known + rest * high
+        return intervals
+
+    def mean_intervals(self) -> Floats | None:
+        """Return the 95 % interval of each amount per area, ``(k, 2)``, which has no limits."""
+        classes = np.eye(self._values.shape[1])
+        halves = [self._half_width(each) for each in classes]
+        if any(half is None for half in halves):
             return None
-        share, half = float(self.ratio[column]), half / self._size
-        return max(0.0, share - half), min(1.0, share + half)
+        half = np.array(halves, float) / self._size
+        return np.stack([self.ratio - half, self.ratio + half], axis=1)
 
     def _half_width(self, combination: Floats) -> float | None:
         """Return Student's half-width; None where too few places were measured."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models.attention_pooling import combine_parts
+from hrviewer.strategies.estimation.aggregation import Aggregation, maximum, tile_answers
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.stratified import (
     MIN_PLACES,
@@ -49,6 +50,8 @@ class _Expanded:
 
     values: Floats | None
     interval: Interval | None = None
+    class_intervals: Floats | None = None
+    certain: bool = False
 
 
 def sample_squares(region: Rect, side: int, n: int, seed: int) -> list[Rect]:
@@ -99,6 +102,8 @@ class TileSample:
         FLOPs of each.
     budget : float, optional
         FLOPs for the tiles; the context's by default.
+    aggregation : {"mean", "majority", "maximum"}
+        See `aggregation_field`.
 
     Attributes
     ----------
@@ -116,7 +121,10 @@ class TileSample:
         tiles: Sequence[Patch],
         costs: Sequence[float],
         budget: float | None = None,
+        *,
+        aggregation: Aggregation = "mean",
     ) -> None:
+        self._aggregation: Aggregation = aggregation
         budget = context.budget if budget is None else budget
         counting = context.counting_areas([tile.core for tile in tiles])
         paid = np.where(counting > 0, costs, 0.0)
@@ -147,6 +155,11 @@ class TileSample:
     def in_reading_order(self) -> list[Patch]:
         """All tiles in reading order."""
         return [self.tiles[i] for i in np.argsort(self._order)]
+
+    @property
+    def area(self) -> float:
+        """Area of all tiles in level-0 pixels."""
+        return float(self._sizes.sum())
 
     def sizes(self, n: int) -> Floats:
         """Return the areas of the first `n` tiles in level-0 pixels."""
@@ -181,7 +194,13 @@ class TileSample:
             Without values where there are too few tiles for an estimate.
         """
         expanded = self._expand(model, totals)
-        return Estimate(expanded.values, expanded.interval, self.note(len(totals), expanded.values))
+        return Estimate(
+            expanded.values,
+            expanded.interval,
+            self.note(len(totals), expanded.values),
+            class_intervals=expanded.class_intervals,
+            certain=expanded.certain,
+        )
 
     def publish(
         self, model: ModelInfo, totals: Sequence[PatchTotal], *, with_interval: bool = True
@@ -189,8 +208,10 @@ class TileSample:
         """Publish the estimate so far, if there is one."""
         found = self._expand(model, totals)
         if found.values is not None:
-            interval = found.interval if with_interval else None
-            yield Publish("estimate", found.values, self._region, interval)
+            interval, class_intervals = found.interval, found.class_intervals
+            if not with_interval:
+                interval = class_intervals = None
+            yield Publish("estimate", found.values, self._region, interval, class_intervals)
 
     def note(self, n: int, values: Floats | None) -> str:
         """Return a note for the user if only some tiles were processed."""
@@ -201,6 +222,8 @@ class TileSample:
             part += ", drawn at random from all parts of the region"
         if values is None:
             return f"{part}: too few for an estimate, raise the budget"
+        if self._aggregation == "maximum":
+            return f"{part}; the maximum is of these alone: another tile may have a higher one"
         return f"{part}; the estimate is for the whole region"
 
     def _expand(self, model: ModelInfo, totals: Sequence[PatchTotal]) -> _Expanded:
@@ -209,18 +232,36 @@ class TileSample:
             return _Expanded(None)
         values = np.stack([total.value for total in totals])[:, : card.output_channels]
         valid: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
-        if valid.all() and len(totals) == len(self.tiles):
+        complete = bool(valid.all()) and len(totals) == len(self.tiles)
+        if self._aggregation == "maximum":
+            highest = maximum(values, complete=complete)
+            return (
+                _Expanded(None)
+                if highest is None
+                else _Expanded(highest[0], None, highest[1], True)
+            )
+        if complete and self._aggregation == "mean":
             reading = np.argsort(self._order)
             return _Expanded(aggregate(model, [totals[i] for i in reading]))
         if card.output.attention:
             return self._pooled(values, valid)
         values = values[:, : card.prediction_channels]
-        if card.averaged:
-            sample = self.estimator(values * self.sizes(len(values))[:, None])
-            best = int(np.argmax(sample.ratio)) if valid.any() else 0
-            return bearable(sample, sample.ratio, sample.share_interval(best))
-        sample = self.estimator(values)
-        return bearable(sample, sample.total, sample.total_interval())
+        if not card.has_shares:
+            sample = self.estimator(values)
+            return bearable(sample, sample.total, sample.total_interval())
+        if not valid.any():
+            return _Expanded(None)
+        if not card.averaged:  # areas
+            sample = self.estimator(values)
+            return _Expanded(sample.total, class_intervals=sample.share_intervals() * self.area)
+        values = tile_answers(card, values, self._aggregation)
+        sample = self.estimator(values * self.sizes(len(values))[:, None])
+        if card.task != "regression":
+            return _Expanded(sample.ratio, class_intervals=sample.share_intervals())
+        intervals = sample.mean_intervals()
+        if intervals is None and sample.coverage < MIN_COVERAGE:
+            return _Expanded(None)
+        return _Expanded(sample.ratio, class_intervals=intervals)
 
     def _pooled(self, values: Floats, valid: NDArray[np.bool_]) -> _Expanded:
         """Pool the predictions by the model's attention, each tile for those that it stands for."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.models.accuracy import ASSUMED_ERROR, PredictionError
+from hrviewer.strategies.estimation.aggregation import Aggregation, tile_answers
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.regression import (
     CalibrationFactor,
@@ -56,7 +57,8 @@ class CoarsePrediction:
     Attributes
     ----------
     values : ndarray, shape (n, k)
-        Counts per class; or scores, equal for all classes.
+        Counts per class; or scores, equal for all classes. Of shares and means NaN where they
+        were not predicted.
     spread : ndarray, shape (n,)
         Uncertainty, up to a factor: the standard deviation of the sum over classes if the model
         predicts variances, else the root of the count, else the score.
@@ -97,6 +99,10 @@ class TwoPhaseSampler:
         Whether the budget has ended already.
     target : {"output"}, optional
         The map that measurements are painted into; None for none.
+    aggregation : {"mean", "majority", "maximum"}
+        See `aggregation_field`.
+    excluded : ndarray of bool, shape (n,), optional
+        Cells that are no part of the estimate, of shares and means: background.
 
     Attributes
     ----------
@@ -114,7 +120,12 @@ class TwoPhaseSampler:
         remaining: float = math.inf,
         stop: bool = False,
         target: Target | None = "output",
+        *,
+        aggregation: Aggregation = "mean",
+        excluded: NDArray[np.bool_] | None = None,
     ) -> None:
+        self.aggregation: Aggregation = aggregation
+        self.excluded = np.zeros(len(grid.patches), bool) if excluded is None else excluded
         self.context, self.grid, self.prediction = context, grid, prediction
         self.remaining, self.stop, self.target = remaining, stop, target
         self.measured: dict[int, Floats] = {}
@@ -123,7 +134,7 @@ class TwoPhaseSampler:
     @property
     def unmeasured(self) -> NDArray[np.intp]:
         """Indices of the cells that were not measured."""
-        unmeasured = np.ones(len(self.grid.patches), bool)
+        unmeasured = ~self.excluded
         unmeasured[list(self.measured)] = False
         return np.flatnonzero(unmeasured)
 
@@ -148,12 +159,18 @@ class TwoPhaseSampler:
         self.remaining, self.stop = response.remaining, response.stop
 
     def value_of(self, result: PatchResult, cell: int) -> Floats:
-        """Return the measured value of a cell; its prediction if the measurement failed."""
+        """Return the measured value of a cell; its prediction if the measurement failed.
+
+        Of shares and means it is then NaN.
+        """
         k = self.context.main.card.prediction_channels
         value = np.asarray(result.value, float)[:k]
         if np.isfinite(value).all():
+            value = tile_answers(self.context.main.card, value, self.aggregation)
             return cell_value(self.context, result.patch, value)
         self.failed += 1
+        if self.context.main.card.has_shares:  # a ratio leaves them out
+            return np.full(k, np.nan)
         return self.prediction.values[cell] if self.prediction.calibrated else np.zeros(k)
 
     def measure(
@@ -163,8 +180,9 @@ class TwoPhaseSampler:
         order: Literal["any", "given"] = "any",
     ) -> Generator[Request, Response, None]:
         """Measure cells at full resolution, selected by the scores ``(n,)`` of all cells."""
-        for i in range(0, len(cells), BATCH_SIZE):
-            batch = [int(cell) for cell in cells[i : i + BATCH_SIZE]]
+        wanted = [int(cell) for cell in cells if not self.excluded[cell]]
+        for i in range(0, len(wanted), BATCH_SIZE):
+            batch = wanted[i : i + BATCH_SIZE]
             response = yield PatchRequest(
                 "main",
                 tuple(self.grid.patches[cell] for cell in batch),

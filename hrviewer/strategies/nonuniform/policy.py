@@ -14,6 +14,7 @@ from pydantic import Field
 from hrviewer.errors import BudgetError
 from hrviewer.geometry import SCALE_STEPS, Patch, Rect, snap_scale
 from hrviewer.strategies.base import Params, Strategy, VisibleIf
+from hrviewer.strategies.estimation.tile_sample import scaled_to_region
 from hrviewer.strategies.nonuniform.allocation import Leaf, PixelDensity, partition, pixel_density
 from hrviewer.strategies.nonuniform.grid_sampler import (
     FWHM,
@@ -206,7 +207,7 @@ class NonUniform(Strategy):
             stop = response.stop
             if stop:
                 break
-            estimate = aggregate(context.main, corrected(context.main, results, factors))
+            estimate = for_region(context, corrected(context.main, results, factors))
             if estimate is not None:
                 yield Publish("estimate", estimate, context.region)
         notes = [f"{len(patches)} patches and {len(warps)} warps"]
@@ -220,6 +221,8 @@ class NonUniform(Strategy):
             ratio = float(values.sum() / raw.sum())
             notes.append(f"corrected by {ratio:.2f} for the scales of its parts")
         note = "; ".join(filter(None, [*notes, overview.note]))
+        if context.main.card.has_shares:
+            values = for_region(context, corrected(context.main, results, factors))
         return Estimate(values, note=note)
 
     # The allocation.
@@ -370,6 +373,19 @@ def corrected(
         replace(total, value=total.value * factors[total.patch.core])
         for total in PatchTotal.from_results(results, model)
     ]
+
+
+def for_region(context: PlanContext, totals: Sequence[PatchTotal]) -> NDArray[np.float64] | None:
+    """Return the aggregate of results; shares are those of the part that they cover.
+
+    They are None if that is less than half of the region.
+    """
+    values = aggregate(context.main, totals)
+    valid = [total for total in totals if np.isfinite(total.value).all()]
+    covered = float(sum((total.patch.core & context.region).area for total in valid))
+    if not context.main.card.has_shares or covered == context.region.area:
+        return values
+    return scaled_to_region(context.main, values, covered, context.region)
 
 
 def with_context(context: PlanContext, leaf: Leaf, scale: float, params: NonUniformParams) -> Rect:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from hrviewer.strategies.base import Params, SpecialValueText, tile_field
+from hrviewer.strategies.estimation.aggregation import Aggregation, aggregation_field
 
 __all__ = ["ScannerParams"]
 
@@ -59,6 +60,7 @@ class ScannerParams(Params):
         "correct the scanner and to estimate the interval; on a small image one in 16, but at "
         "least 4; 0 gives no interval",
     )
+    aggregation: Aggregation = aggregation_field()
     tile: int = tile_field(
         "Side of a measured cell, in pixels of the main model; 0 takes 128, or less if its tiles "
         "are smaller"

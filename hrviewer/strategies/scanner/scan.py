@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.geometry import Patch, Rect, snap_scale
+from hrviewer.geometry import Patch, Rect
 from hrviewer.models.accuracy import ASSUMED_ERROR
+from hrviewer.strategies.estimation.aggregation import tile_answers
+from hrviewer.strategies.estimation.foreground import find_foreground
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling_grid import (
     SamplingGrid,
@@ -19,7 +21,9 @@ from hrviewer.strategies.estimation.sampling_grid import (
     resample_onto,
 )
 from hrviewer.strategies.estimation.tile_sample import MIN_COVERAGE, TileSample
-from hrviewer.strategies.estimation.two_phase import CoarsePrediction
+from hrviewer.strategies.estimation.two_phase import (
+    CoarsePrediction,
+)
 from hrviewer.strategies.protocol import (
     Estimate,
     ModelInfo,
@@ -37,15 +41,11 @@ from hrviewer.strategies.tiling import (
     batches,
     patch_flops,
     tile_option,
-    tiles,
 )
 
 __all__ = ["MIN_SAMPLES", "PLACES_PER_SAMPLE", "Scan", "run_scan"]
 
 Floats = NDArray[np.float64]
-
-OVERVIEW_DOWNSAMPLE = 32
-"""Downsampling from native scale for the detection of background."""
 
 SAMPLE_TILE = 128
 """Automatic side of a measured cell, in model pixels: smaller cells give a better estimate per
@@ -113,9 +113,7 @@ class Scan:
             95 % interval of their sum, due to cells that were not measured; it is independent of
             the choice of the tiles.
         """
-        totals = np.zeros((self.done, cells.shape[1]))
-        inside = self.tile_of >= 0  # others are background
-        np.add.at(totals, self.tile_of[inside], cells[inside])
+        totals = self._tile_totals(cells)
         estimator = self.sample.estimator(totals)
         values, part = estimator.total, float(np.nansum(totals))
         outer, total = estimator.total_interval(), float(values.sum())
@@ -125,6 +123,37 @@ class Scan:
         below = math.hypot(total - outer[0], scale * max(part - interval[0], 0.0))
         above = math.hypot(outer[1] - total, scale * max(interval[1] - part, 0.0))
         return values, (max(total - below, 0.0), total + above)
+
+    def expand_shares(
+        self, cells: Floats, part: Floats, intervals: Floats | None
+    ) -> tuple[Floats, Floats | None]:
+        """Return the shares of all tiles from a sample of them, with their intervals.
+
+        Parameters
+        ----------
+        cells : ndarray, shape (n, k)
+            Amounts of the cells, over the sum of their sizes.
+        part : ndarray, shape (k,)
+            Shares of the sample of tiles.
+        intervals : ndarray, shape (k, 2), optional
+            Their 95 % intervals.
+        """
+        totals = self._tile_totals(cells)
+        scanned = self.sample.sizes(self.done).sum()
+        estimator = self.sample.estimator(totals * scanned)
+        values, outer = estimator.ratio, estimator.share_intervals()
+        if intervals is None:
+            return values, None
+        below = np.hypot(values - outer[:, 0], np.maximum(part - intervals[:, 0], 0))
+        above = np.hypot(outer[:, 1] - values, np.maximum(intervals[:, 1] - part, 0))
+        return values, np.stack([values - below, values + above], axis=1)
+
+    def _tile_totals(self, cells: Floats) -> Floats:
+        """Sum the values of cells over the scanned tiles, ``(done, k)``."""
+        totals = np.zeros((self.done, cells.shape[1]))
+        inside = self.tile_of >= 0  # others are background
+        np.add.at(totals, self.tile_of[inside], cells[inside])
+        return totals
 
 
 def run_scan(
@@ -142,7 +171,7 @@ def run_scan(
     tiling = build_grid(context, context.main.card.input.tile, math.inf)
     selected, remaining = np.ones(len(tiling.patches), bool), context.budget
     if _skips_background(context, params):
-        found = yield from _find_foreground(context, tiling, params.foreground)
+        found = yield from find_foreground(context, tiling.patches, params.foreground)
         if found is None:
             return Estimate(None, note="the budget ended before anything was scanned")
         selected, remaining = found
@@ -153,7 +182,8 @@ def run_scan(
     todo = [Patch(tiling.patches[i].core, scale, scanner.halo) for i in np.flatnonzero(selected)]
     skipped = len(selected) - len(todo)
     if not todo:
-        return Estimate(np.zeros(k), note=f"all {skipped} tiles are background", coverage=1.0)
+        nothing = None if context.main.card.has_shares else np.zeros(k)
+        return Estimate(nothing, note=f"all {skipped} tiles are background", coverage=1.0)
     side = tile_option(context.main, params.tile) or min(SAMPLE_TILE, context.main.card.input.tile)
     grid = build_grid(context, side, math.inf)
     sample, count = _sample_tiles(context, params, grid, todo, scanner, remaining)
@@ -166,17 +196,17 @@ def run_scan(
     response = Response(remaining=remaining)
     for batch in batches(sample.tiles[:count]):
         response = yield PatchRequest(name, batch, target="output" if paint else None)
-        failed += _accumulate(context, grid, response.results, prediction, spread)
+        failed += _accumulate(context, params, grid, response.results, prediction, spread)
         scanned += PatchTotal.from_results(response.results, scanner)
         if paint:
-            yield activation_map(scanned, tiling.patches)
+            yield activation_map(scanned, tiling.patches, scanner.card)
         if response.stop:
             break
     done = len(scanned)
     tile_of = _tile_of_cells(grid, tiling, sample.tiles[:done])
     area = sum(float(total.patch.core.area) for total in scanned if np.isfinite(total.value).all())
     area += float(tiling.areas[~selected].sum())
-    if done < len(todo):
+    if done < len(todo) or context.main.card.has_shares:  # shares are of the foreground
         kept = np.flatnonzero(tile_of >= 0)
         grid = replace(grid, patches=tuple(grid.patches[i] for i in kept))
         prediction, spread, tile_of = prediction[kept], spread[kept], tile_of[kept]
@@ -194,29 +224,6 @@ def run_scan(
         failed,
         area / context.region.area,
     )
-
-
-def _find_foreground(
-    context: PlanContext, tiling: SamplingGrid, threshold: float
-) -> Generator[Request, Response, tuple[NDArray[np.bool_], float] | None]:
-    """Return which tiles are not background, and the FLOPs left; None if the budget ended."""
-    foreground_model = context.models["@foreground"]
-    scale = snap_scale(context.native_scale * OVERVIEW_DOWNSAMPLE)
-    response = Response()
-    results: list[PatchResult] = []
-    for batch in batches(tiles(foreground_model, context.region, scale)):
-        response = yield PatchRequest("@foreground", batch)
-        results += response.results
-    if response.stop:
-        return None
-    # A failed patch must not count as background.
-    any_failed = any(np.isnan(result.value).any() for result in results)
-    cell = (foreground_model.stride * context.native_scale * OVERVIEW_DOWNSAMPLE) ** 2
-    foreground = (
-        resample_onto(results, tiling.ys, tiling.xs, context.rect).sum(axis=0).ravel() * cell
-    )
-    selected: NDArray[np.bool_] = (foreground > threshold * tiling.areas) | any_failed
-    return selected, response.remaining
 
 
 def _sample_tiles(
@@ -259,6 +266,7 @@ def _tile_of_cells(
 
 def _accumulate(
     context: PlanContext,
+    params: ScannerParams,
     grid: SamplingGrid,
     results: Sequence[PatchResult],
     prediction: Floats,
@@ -285,9 +293,18 @@ def _accumulate(
         if is_invalid:
             failed += 1
             variance[inside] = math.inf
+            if context.main.card.has_shares:
+                prediction[inside] = np.nan
             continue
         shares = grid.areas[inside] / result.patch.core.area
-        prediction[inside] += np.outer(shares, cell_value(context, result.patch, result.value[:k]))
+        value = cell_value(context, result.patch, result.value[:k])
+        answer = tile_answers(context.main.card, result.value[:k], params.aggregation)
+        prediction[inside] += np.outer(shares, cell_value(context, result.patch, answer))
+        if context.main.card.has_shares:
+            # Of shares the sum is known: the variance is that between classes.
+            parts = np.clip(value / max(float(value.sum()), 1e-12), 0, 1)
+            variance[inside] += shares * float((parts * (1 - parts)).sum())
+            continue
         variance[inside] += shares * np.maximum(result.value[k:] if len(result.value) > k
                                                 else result.value, 0).sum()  # fmt: skip
     return failed

@@ -10,11 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.estimation.aggregation import check_aggregation
 from hrviewer.strategies.estimation.intervals import Interval
+from hrviewer.strategies.estimation.shares import (
+    ShareEstimate,
+    cell_sizes,
+    measured_maximum,
+    share_estimate,
+)
 from hrviewer.strategies.estimation.two_phase import RegressionEstimate, TwoPhaseSampler
 from hrviewer.strategies.protocol import Estimate, Plan, PlanContext
 from hrviewer.strategies.scanner.params import ScannerParams
 from hrviewer.strategies.scanner.pilot import (
+    FLOOR,
     draw_and_correct,
     flagged_cells,
     flagging_score,
@@ -49,24 +57,28 @@ class Scanner(Strategy):
         self, context: PlanContext, whole: PlanContext, params: ScannerParams
     ) -> tuple[PlanContext, ScannerParams]:
         """Return a context in which cells are flagged and corrected as in the whole region."""
-        if math.isfinite(whole.budget):
+        if math.isfinite(whole.budget) or context.main.card.has_shares:
             return context, params
         return replace(context, whole=whole), params
 
     def plan(self, context: PlanContext, params: ScannerParams) -> Plan:
         """Skip background, scan, measure flagged cells, correct the others."""
-        pilot = None
+        check_aggregation(context, params.aggregation)
+        pilot, has_shares = None, context.main.card.has_shares
         if context.whole is not None:
             pilot = yield from run_pilot(context.whole, params)
         scan = yield from run_scan(context, params)
         if isinstance(scan, Estimate):
             return scan
         grid, prediction, n = scan.grid, scan.prediction, len(scan.grid.patches)
-        yield from scan.publish(prediction.values)
+        if not has_shares:
+            yield from scan.publish(prediction.values)
 
         # Random measurements have priority in the remaining budget: without them the scanner's
         # error is unknown.
-        sampler = TwoPhaseSampler(context, grid, prediction, scan.remaining, scan.stop)
+        sampler = TwoPhaseSampler(
+            context, grid, prediction, scan.remaining, scan.stop, aggregation=params.aggregation
+        )
         affordable = 0 if scan.stop else sampler.affordable
         score, sample = flagging_score(prediction, params), 0
         if pilot is None:
@@ -76,9 +88,22 @@ class Scanner(Strategy):
             selected = pilot.selected(sampler, score)
         for start in range(0, len(selected), BATCH_SIZE):
             yield from sampler.measure(selected[start : start + BATCH_SIZE], score)
-            yield from scan.publish(_cell_values(sampler))
+            if not has_shares:
+                yield from scan.publish(_cell_values(sampler))
             if sampler.stop:
                 break
+        if has_shares:
+            # Where the scanner failed, its uncertainty is unlimited.
+            weights, draws = np.minimum(prediction.spread, 1e6), 0 if sampler.stop else sample
+            shares = yield from share_estimate(
+                sampler,
+                weights,
+                draws,
+                np.random.default_rng(context.seed),
+                FLOOR,
+                publish=scan.is_whole and not scan.skipped,
+            )
+            return _share_estimate(context, scan, sampler, shares)
         if pilot is not None:
             estimate = _estimate(context, scan, sampler, pilot.correct(sampler))
             return replace(estimate, common_error=pilot.common_error(sampler))
@@ -94,6 +119,39 @@ def _cell_values(sampler: TwoPhaseSampler, factor: Floats | float = 1.0) -> Floa
     for cell, value in sampler.measured.items():
         values[cell] = value
     return values
+
+
+def _share_estimate(
+    context: PlanContext, scan: Scan, sampler: TwoPhaseSampler, shares: ShareEstimate | None
+) -> Estimate:
+    """Return the shares of the foreground, from all of its tiles or a sample of them."""
+    notes = [f"{len(sampler.measured)} of {len(scan.grid.patches)} cells measured"]
+    if scan.skipped:
+        notes[0] += f", {scan.skipped} tiles of background skipped: shares are of the others"
+    if scan.failed:
+        notes.append(f"the scanner failed on {scan.failed}")
+    if shares is None:
+        return Estimate(None, note="; ".join([*notes, "nothing was predicted"]))
+    area = scan.sample.area if scan.skipped else None
+    if sampler.aggregation == "maximum":
+        return replace(measured_maximum(sampler, notes), coverage=scan.coverage, area=area)
+    if shares.drawn:
+        notes.append(f"{shares.drawn} of them at random, which correct the scanner's predictions")
+    size = float(cell_sizes(sampler).sum())
+    values = shares.values / size
+    intervals = None if shares.intervals is None else shares.intervals / size
+    if not scan.is_whole:
+        values, intervals = scan.expand_shares(shares.cells / size, values, intervals)
+        notes.append(scan.sample.note(scan.done, values))
+    unit = 1.0 if context.main.card.averaged else scan.sample.area
+    return Estimate(
+        values * unit,
+        note="; ".join(filter(None, notes)),
+        coverage=scan.coverage,
+        class_intervals=None if intervals is None else intervals * unit,
+        certain=not shares.drawn,
+        area=area,
+    )
 
 
 def _estimate(
@@ -125,7 +183,6 @@ def _estimate(
         else:
             values = sampler.measured_total + scan.prediction.values[unmeasured].sum(axis=0)
             interval = None if len(unmeasured) else (known - error, known + error)
-        interval = _valid_interval(context, interval)
         return Estimate(values, interval, "; ".join(note), coverage=scan.coverage)
     cells = _cell_values(sampler, 1.0 if corrected is None else corrected.factor.value)
     cells[lost] = np.nan
@@ -136,11 +193,6 @@ def _estimate(
         )
     elif len(unmeasured) == len(lost):
         interval = known - error, known + error
-    found, interval = scan.expand(cells, _valid_interval(context, interval))
+    found, interval = scan.expand(cells, interval)
     note.append(scan.sample.note(scan.done, found))
     return Estimate(found, interval, "; ".join(filter(None, note)), coverage=scan.coverage)
-
-
-def _valid_interval(context: PlanContext, interval: Interval | None) -> Interval | None:
-    """Return an interval, except for probabilities, whose sum is 1 for all draws."""
-    return None if context.main.card.averaged else interval

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from hrviewer.strategies.base import Params, SpecialValueText, VisibleIf, halo_field, tile_field
+from hrviewer.strategies.estimation.aggregation import Aggregation, aggregation_field
+from hrviewer.strategies.estimation.foreground import Skip, skip_field
 
 __all__ = ["ZoomParams"]
 
@@ -18,7 +20,6 @@ class ZoomParams(Params):
         "k": ("method", ("topk",)),
         "threshold": ("method", ("threshold",)),
         "share": ("method", ("topk", "threshold", "policy", "quadtree")),
-        "floor": ("method", ("sampling",)),
         "replace": ("method", ("sampling",)),
         "strata": ("method", ("sampling",)),
         "width": ("method", ("sampling",)),
@@ -29,7 +30,8 @@ class ZoomParams(Params):
         "halo": "the card's",
         "shrink": "the card's",
         "k": "by the budget",
-        "share": "none",
+        "share": "automatic",
+        "floor": "automatic",
         "strata": "automatic",
         "width": "spend the budget",
     }
@@ -67,20 +69,21 @@ class ZoomParams(Params):
         description="For threshold, minimum score of a cell, as a fraction of the highest",
     )
     share: float = Field(
-        0.1,
-        ge=0,
+        -1.0,
+        ge=-1,
         le=0.9,
         title="Drawn at random",
         description="For all but sampling, the fraction of measurements that is drawn at random "
-        "from the other cells, to correct the scout's prediction there; 0 gives no correction",
+        "from the other cells, to correct the scout's prediction there; 0 gives no correction, "
+        "-1 takes 0.1 for counts, 0.5 for shares of classes and means",
     )
     floor: float = Field(
-        0.1,
-        gt=0,
+        0.0,
+        ge=0,
         le=1,
         title="Floor",
         description="Fraction of the draws that is distributed evenly, so that every cell may be "
-        "drawn",
+        "drawn; 0 takes 0.1 for counts, 0.5 for shares and means",
     )
     replace: bool = Field(
         False,
@@ -110,3 +113,5 @@ class ZoomParams(Params):
         title="Depth",
         description="For quadtree, number of levels above full resolution",
     )
+    skip: Skip = skip_field()
+    aggregation: Aggregation = aggregation_field()

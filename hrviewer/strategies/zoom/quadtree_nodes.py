@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.estimation.sampling import draw, probabilities
 from hrviewer.strategies.estimation.sampling_grid import SamplingGrid, cell_value, resample_onto
+from hrviewer.strategies.estimation.shares import cell_sizes
 from hrviewer.strategies.estimation.two_phase import CoarsePrediction, TwoPhaseSampler
 from hrviewer.strategies.protocol import PatchRequest, PatchResult, PlanContext, Request, Response
 from hrviewer.strategies.tiling import input_shape
@@ -77,7 +78,9 @@ def pilot_samples(
     p = probabilities(sampler.prediction.priority, floor)
     cells = [int(cell) for cell in draw(p, n, rng)]
     halo = grid.patches[0].halo
-    counts = np.zeros((len(tree.scales), n))
+    # Of shares, whose sum is known, the error is that of all classes.
+    shares = sampler.context.main.card.has_shares
+    counts = np.zeros((len(tree.scales), n, sampler.prediction.values.shape[1] if shares else 1))
     for level in levels:
         if not n:
             break
@@ -88,13 +91,39 @@ def pilot_samples(
             break
         for j, (cell, result) in enumerate(zip(cells, response.results, strict=True)):
             value = sampler.value_of(result, cell)
-            counts[level, j] = value.sum()
+            counts[level, j] = np.nan_to_num(value) if shares else value.sum()
             if level == 0:
                 sampler.measured[cell] = value
     weights = 1 / p[cells]
+    if shares:
+        return share_factors(counts, weights, cell_sizes(sampler)[cells])
     if not sampler.prediction.calibrated and n:
         sampler.prediction = calibrated_prediction(sampler, cells, weights)
-    return level_factors(counts, weights, sampler.prediction.values[cells].sum(axis=1))
+    return level_factors(counts[..., 0], weights, sampler.prediction.values[cells].sum(axis=1))
+
+
+def share_factors(
+    values: Floats, weights: Floats, sizes: Floats
+) -> tuple[list[float], list[float]]:
+    """Return the factor and the residual of each level for shares or means.
+
+    All factors are 1, so that shares still sum to one. The prediction is the mean of all cells.
+
+    Parameters
+    ----------
+    values : ndarray, shape (levels, n, k)
+        Amounts of each cell by level.
+    weights, sizes : ndarray, shape (n,)
+        Inverse probability of each cell to be drawn, and its size.
+    """
+    exact, n = values[0], values.shape[1]
+    weighted = float(weights @ sizes)
+    mean = np.outer(sizes, weights @ exact / weighted) if weighted else exact
+    before = float(weights @ ((mean - exact) ** 2).sum(axis=1))
+    after = np.array([float(weights @ ((each - exact) ** 2).sum(axis=1)) for each in values[1:]])
+    prior = PRIOR_SAMPLES * before / max(n, 1)
+    residuals = np.minimum(1.0, (after + prior) / (before + prior)) if before else after * 0 + 1
+    return [1.0] * len(values), [0.0, *residuals.tolist()]
 
 
 def level_factors(

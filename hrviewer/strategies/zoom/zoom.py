@@ -3,23 +3,32 @@
 The scout makes a cheap prediction for the whole region. `main` then measures the cells that the
 method selects. The other cells keep the scout's prediction, corrected by measurements of cells
 drawn at random: by a regression if other cells were selected (`estimation.regression`), without
-bias if all were drawn (`estimation.sampling.SamplingEstimator`).
+bias if all were drawn (`estimation.sampling.SamplingEstimator`), and as a ratio if shares or means
+are estimated (`estimation.shares`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import ModelError
+from hrviewer.errors import ModelError, ParameterError
 from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.estimation.aggregation import check_aggregation
 from hrviewer.strategies.estimation.coarse_pass import predict_cells, run_scout
+from hrviewer.strategies.estimation.foreground import find_foreground, skips_background
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling import SamplingEstimator
 from hrviewer.strategies.estimation.sampling_grid import build_grid, upper_bounds
+from hrviewer.strategies.estimation.shares import (
+    cell_sizes,
+    measured_maximum,
+    share_estimate,
+)
 from hrviewer.strategies.estimation.two_phase import (
     TwoPhaseSampler,
     batch_size,
@@ -49,6 +58,16 @@ class Zoom(Strategy):
     default_budget: ClassVar[float | None] = 0.1
     default_tiles: ClassVar[float] = 0.5
 
+    def choose(self, context: PlanContext, params: ZoomParams) -> ZoomParams:
+        """Return the parameters with the share of random draws, and how evenly they are drawn.
+
+        The intervals of shares and means rest on these alone. The scout only ranks cells then, and
+        a large floor keeps the draws' weights even.
+        """
+        automatic = 0.5 if context.main.card.has_shares else 0.1
+        share = params.share if params.share >= 0 else automatic
+        return params.model_copy(update={"share": share, "floor": params.floor or automatic})
+
     def plan(self, context: PlanContext, params: ZoomParams) -> Plan:
         """Run the scout, measure selected cells, estimate the total."""
         if context.main.card.task in ("embedding", "saliency"):
@@ -61,7 +80,16 @@ class Zoom(Strategy):
                 "method=policy needs a model of the role 'policy', which the model bundle lacks: "
                 "choose another method, or a bundle that has it"
             )
+        unused = [name for name in ("replace", "strata", "width") if getattr(params, name)]
+        if context.main.card.has_shares and unused:
+            raise ParameterError(
+                f"{', '.join(unused)} is for counts; {context.main.card.name!r} gives shares or "
+                "means: leave it out"
+            )
+        check_aggregation(context, params.aggregation)
+        params = self.choose(context, params)
         tile = tile_option(context.main, params.tile)
+        skips = skips_background(context.main.card, params.skip)
         coarse = yield from run_scout(context, params.shrink)
         if coarse.stop:  # the rest of the region has no prediction at all
             return Estimate(None, note="the budget ended during the coarse pass: raise it")
@@ -69,12 +97,32 @@ class Zoom(Strategy):
         prediction = predict_cells(context, coarse, grid)
         region = context.region
         rng = np.random.default_rng([context.seed, region.y, region.x, region.h, region.w])
-        sampler = TwoPhaseSampler(context, grid, prediction, coarse.remaining, coarse.stop)
+        remaining, excluded = coarse.remaining, None
+        if skips:
+            found = yield from find_foreground(context, grid.patches)
+            if found is None:
+                return Estimate(None, note="the budget ended during the coarse pass: raise it")
+            excluded, remaining = ~found[0], found[1]
+            prediction.spread[excluded] = 0
+            if excluded.all():
+                note = f"all {len(excluded):,} cells are background"
+                return Estimate(None, note=note, coverage=1.0)
+        sampler = TwoPhaseSampler(
+            context,
+            grid,
+            prediction,
+            remaining,
+            coarse.stop,
+            aggregation=params.aggregation,
+            excluded=excluded,
+        )
         if prediction.calibrated:
             yield Publish("saliency", *grid.as_map(prediction.priority / grid.areas))
             yield Publish("estimate", prediction.values.sum(axis=0), region)
         if sampler.affordable == 0:
             return _uncorrected(sampler, "the budget pays for no measurement: raise it")
+        if context.main.card.has_shares:
+            return (yield from _share_plan(sampler, params, rng))
         if params.method == "sampling":
             return (yield from _sample(sampler, params, rng, sampler.affordable))
         draws = yield from SELECTORS[params.method](sampler, params, rng)
@@ -91,6 +139,46 @@ class Zoom(Strategy):
         if len(sampler.unmeasured):
             notes.append("the interval assumes that the scout's predicted variances are right")
         return _estimate(sampler, estimate.values, estimate.interval, notes)
+
+
+def _share_plan(sampler: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator) -> Plan:
+    """Measure selected cells, draw from the others, and estimate shares or means."""
+    draws = sampler.affordable
+    if params.method != "sampling":
+        draws = yield from SELECTORS[params.method](sampler, params, rng)
+    draws = 0 if sampler.stop else draws
+    weights = sampler.prediction.priority
+    estimate = yield from share_estimate(
+        sampler, weights, draws, rng, params.floor, publish=not sampler.excluded.any()
+    )
+    if estimate is None:
+        return _uncorrected(sampler, "nothing was measured: raise the budget")
+    skipped = int(sampler.excluded.sum())
+    measured, n = len(sampler.measured), len(sampler.grid.patches) - skipped
+    notes = [f"{measured:,} of {n:,} cells measured"]
+    if skipped:
+        notes.append(f"{skipped:,} cells of background skipped: shares are of the others")
+    size = float(cell_sizes(sampler).sum())
+    area = float(sampler.grid.areas[~sampler.excluded].sum()) if skipped else None
+    if params.aggregation == "maximum":
+        return replace(measured_maximum(sampler, notes), area=area)
+    if estimate.drawn and measured > estimate.drawn:
+        notes.append(f"{estimate.drawn:,} of them drawn at random")
+    if not estimate.drawn and len(sampler.unmeasured):
+        notes.append(
+            "none was drawn at random: the others are taken to be like those measured, and the "
+            "intervals hold for any others"
+        )
+    if sampler.failed:
+        notes.append(f"{sampler.failed:,} measurements failed and are left out")
+    unit = size if skipped else 1.0
+    return Estimate(
+        estimate.values / unit,
+        note="; ".join(notes),
+        class_intervals=None if estimate.intervals is None else estimate.intervals / unit,
+        certain=not estimate.drawn,
+        area=area,
+    )
 
 
 def _sample(
@@ -162,8 +250,6 @@ def _estimate(
     """Return the estimate, with a note on the number of measurements."""
     measured, n = len(sampler.measured), len(sampler.grid.patches)
     note = [f"{measured:,} of {n:,} cells measured", *notes, *_failure_notes(sampler)]
-    if sampler.context.main.card.averaged:
-        interval = None  # probabilities sum to 1 for all draws
     return Estimate(estimate, interval, "; ".join(note))
 
 

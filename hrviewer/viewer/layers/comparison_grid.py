@@ -24,7 +24,7 @@ from hrviewer.viewer.image.geometry import METADATA_KEY, placement, pyramid_of, 
 from hrviewer.viewer.image.image_layer import image_layer_data
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
 from hrviewer.viewer.layers.overlays import MIN_CELL_PX, layer_settings, layer_title
-from hrviewer.viewer.layers.styles import OVERLAY_STYLES
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES, map_colormap
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -104,7 +104,7 @@ class ComparisonGrid:
             drawn = group.maps.rasters[name]
             group.map_layer.data = drawn.levels[0]
             group.level = -1
-            group.map_layer.colormap = OVERLAY_STYLES[name].colormap
+            group.map_layer.colormap = map_colormap(name, drawn)
             group.map_layer.opacity = OVERLAY_STYLES[name].opacity
             group.map_layer.name = f"{group.title}: {layer_title(name, drawn)}"
         if self.is_ready:

@@ -21,7 +21,7 @@ from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
 from hrviewer.viewer.layers.object_layers import ObjectLayers
 from hrviewer.viewer.layers.patch_outlines import PatchOutlines
-from hrviewer.viewer.layers.styles import OVERLAY_STYLES
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES, map_colormap
 from hrviewer.viewer.layers.warp_grid import WarpGrid
 
 if TYPE_CHECKING:
@@ -125,7 +125,22 @@ class Overlays:
             drawn = self.maps.rasters[name]
             settings = layer_settings(name, drawn, self.maps.completion)
             layer.metadata, layer.name = settings["metadata"], settings["name"]
+            self._apply_style(name)
             self._set_level(name)
+
+    def _apply_style(self, name: MapName) -> None:
+        """Apply a map's colours and limits, which depend on the displayed class."""
+        layer, drawn = self.layers[name], self.maps.rasters[name]
+        colormap = map_colormap(name, drawn)
+        if layer.colormap.name != colormap.name:
+            layer.colormap = colormap
+        layer.contrast_limits_range = layer.contrast_limits = drawn.limits
+
+    def show_class(self, class_index: int | None) -> None:
+        """Show another class, all together, or the most likely one."""
+        self.maps.set_class(class_index)
+        self._apply_style("output")
+        self.limits_changed.emit("output")
 
     @property
     def is_intact(self) -> bool:
@@ -374,7 +389,7 @@ def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion)
         "name": layer_title(name, raster),
         "rgb": False,
         "multiscale": False,
-        "colormap": style.colormap,
+        "colormap": map_colormap(name, raster),
         "contrast_limits": raster.limits,
         "opacity": style.opacity,
         "visible": style.visible,

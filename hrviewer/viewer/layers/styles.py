@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.app.maps.raster import MapName
+from hrviewer.app.maps.raster import MapName, PyramidRaster
+from hrviewer.io.geojson import class_colors
 
 if TYPE_CHECKING:
     from napari.utils import Colormap
 
-__all__ = ["OUTLINE_COLOUR", "OVERLAY_STYLES", "OverlayStyle"]
+__all__ = ["OUTLINE_COLOUR", "OVERLAY_STYLES", "OverlayStyle", "map_colormap"]
 
 OUTLINE_COLOUR = (0.0, 0.7, 1.0, 0.8)
 """Colour of outlines: a blue that stands out from stained tissue."""
@@ -74,6 +75,31 @@ def _colormap(colormap_name: str, start: float, low: float, high: float) -> Colo
     colours[:, 3] = low + (high - low) * np.minimum(1, 2 * steps)
     return Colormap(
         colours, name=f"hrviewer-{colormap_name}", display_name=f"hrviewer {colormap_name}"
+    )
+
+
+def map_colormap(name: MapName, raster: PyramidRaster) -> Colormap:
+    """Return the colormap of a map: that of its style, or one colour for each class."""
+    return (
+        category_colormap(raster.categories)
+        if raster.categories
+        else (OVERLAY_STYLES[name].colormap)
+    )
+
+
+@cache
+def category_colormap(classes: tuple[str, ...]) -> Colormap:
+    """Return a colormap of classes, whose values are their numbers plus a half."""
+    from napari.utils import Colormap
+
+    colours = np.ones((len(classes), 4))
+    colours[:, :3] = np.array(class_colors(classes)) / 255
+    return Colormap(
+        colours,
+        interpolation="zero",
+        controls=np.linspace(0, 1, len(classes) + 1),
+        name=f"hrviewer classes {'/'.join(classes)}",
+        display_name="hrviewer classes",
     )
 
 

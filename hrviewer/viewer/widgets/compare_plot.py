@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ComparePlot", "MplWidget", "plot_theme", "run_tooltip"]
 
+MAX_CLASSES = 8
+"""Classes that a tooltip lists, at most."""
+
 PICK_RADIUS_PX = 12
 """Screen pixels within which a point is meant."""
 
@@ -188,6 +191,11 @@ def run_tooltip(entry: RunEntry) -> str:
         f"budget {header['budget']}" if header["budget"] else "",
         format_estimate(entry.run.estimate),
         "" if error is None else f"error {format_signed(error)} against {against}",
+        *(
+            f"{title} " + ", ".join(f"{name} {value:.3g}" for name, value in row[key].items())
+            for title, key in (("error", "class_error"), ("Dice", "dice"))
+            if row[key] and len(row[key]) <= MAX_CLASSES
+        ),
         f"{format_si(row['flops'], 'FLOP')} · {format_duration(row['wall_s'])} · {header['model']}",
         str(header["started"])[:16].replace("T", " "),
         entry.label.note,

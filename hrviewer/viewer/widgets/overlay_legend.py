@@ -5,9 +5,20 @@ from __future__ import annotations
 from functools import partial
 
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QSlider, QWidget
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QMenu,
+    QPushButton,
+    QSlider,
+    QWidget,
+)
 
 from hrviewer.app.maps.raster import COST_QUANTITIES, MAPS, OUTLINES, PATCH_QUANTITIES, MapName
+from hrviewer.app.maps.result_maps import MOST_LIKELY
+from hrviewer.io.geojson import class_colors
 from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
@@ -18,6 +29,8 @@ from hrviewer.viewer.widgets.scale_editor import ScaleEditor
 __all__ = ["OverlayLegend"]
 
 EDITABLE_SCALES: tuple[MapName, ...] = ("output", "saliency", "cost")
+GRADIENT_STEPS = 64
+SWATCH_PX = 12
 
 
 class OverlayRow:
@@ -31,7 +44,8 @@ class OverlayRow:
         self.checkbox.setChecked(style.visible)
         self.checkbox.setMinimumWidth(SWITCH_WIDTH)
         self.colour_bar = Bar(10)
-        self.colour_bar.set_gradient([(*colour[:3], 1.0) for colour in style.gradient()])
+        self.gradient = [(*colour[:3], 1.0) for colour in style.gradient(GRADIENT_STEPS)]
+        self.colour_bar.set_gradient(self.gradient)
         if name in EDITABLE_SCALES:
             self.colour_bar.setCursor(Qt.CursorShape.PointingHandCursor)
             self.colour_bar.setToolTip(f"{style.tooltip}\nClick to edit the scale")
@@ -64,6 +78,9 @@ class OverlayLegend(QWidget):
         self.rows = {name: OverlayRow(name) for name in MAPS}
         self.class_box = QComboBox()
         self.class_box.setToolTip("Class that the output shows")
+        self.classes_button = QPushButton("Classes")
+        self.classes_button.setToolTip("Classes that the map of the most likely ones shows")
+        self.classes_button.setMenu(QMenu(self.classes_button))
         self.cost_box = QComboBox()
         self.cost_box.addItems(list(COST_QUANTITIES))
         self.cost_box.setToolTip("Cost that is shown")
@@ -71,7 +88,7 @@ class OverlayLegend(QWidget):
         self.patch_box.addItems(list(PATCH_QUANTITIES))
         self.patch_box.setToolTip("Outline patches, or colour them by their order or their score")
         choosers = {"output": self.class_box, "patches": self.patch_box, "cost": self.cost_box}
-        for chooser in choosers.values():
+        for chooser in (*choosers.values(), self.classes_button):
             chooser.setFixedWidth(SWITCH_WIDTH)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -93,6 +110,8 @@ class OverlayLegend(QWidget):
                 overlay_row.colour_bar.clicked.connect(partial(self.edit_scale, overlay_row.name))
             if overlay_row.name in choosers:
                 grid.addWidget(choosers[overlay_row.name], top + 1, 0)
+            if overlay_row.name == "output":
+                grid.addWidget(self.classes_button, top + 2, 0)
         self.class_box.activated.connect(self._set_class)
         self.cost_box.activated.connect(self._set_cost_quantity)
         self.patch_box.activated.connect(self._set_patch_quantity)
@@ -118,8 +137,11 @@ class OverlayLegend(QWidget):
             self.class_box.clear()
             if overlays.maps.class_index is None:
                 self.class_box.addItem("all classes", None)
+            if overlays.maps.exclusive:
+                self.class_box.addItem("most likely class", MOST_LIKELY)
             for i, name in enumerate(classes):
                 self.class_box.addItem(name, i)
+            self._list_classes(overlays)
             self.class_box.setCurrentIndex(self.class_box.findData(overlays.maps.class_index))
         self._overlays = overlays
         if overlays is not None and overlays.maps.cost_quantity != self.cost_box.currentText():
@@ -132,8 +154,8 @@ class OverlayLegend(QWidget):
             self._show_limits(name)
 
     def edit_scale(self, name: MapName) -> ScaleEditor | None:
-        """Open the menu of a colour scale below its bar; None without overlays."""
-        if self._overlays is None:
+        """Open the menu of a colour scale below its bar; None without overlays, or of classes."""
+        if self._overlays is None or self._overlays.maps.rasters[name].categories:
             return None
         bar = self.rows[name].colour_bar
         editor = ScaleEditor(bar, name, self._overlays)
@@ -149,6 +171,16 @@ class OverlayLegend(QWidget):
             overlay_row.unit.setText("")
             return
         drawn = self._overlays.maps.rasters[name]
+        if name == "output":
+            self.classes_button.setVisible(bool(drawn.categories))
+            overlay_row.colour_bar.set_gradient(
+                category_gradient(drawn.categories) if drawn.categories else overlay_row.gradient
+            )
+            if drawn.categories:
+                overlay_row.low.setText(drawn.categories[0])
+                overlay_row.high.setText(drawn.categories[-1])
+                overlay_row.unit.setText("")
+                return
         low, high = f"{drawn.limits[0]:g}", format_si(drawn.limits[1])
         if name == "patches" and self._overlays.maps.patch_quantity != "score":
             low, high = ("first", "last") if self._overlays.maps.colours_patches else ("", "")
@@ -175,7 +207,29 @@ class OverlayLegend(QWidget):
 
     def _set_class(self) -> None:
         if self._overlays is not None:
-            self._overlays.maps.set_class(self.class_box.currentData())
+            self._overlays.show_class(self.class_box.currentData())
+
+    def _list_classes(self, overlays: Overlays) -> None:
+        """List the classes with their colours."""
+        maps, menu = overlays.maps, self.classes_button.menu()
+        menu.clear()
+        if not maps.exclusive:
+            return
+        for i, (name, colour) in enumerate(
+            zip(maps.classes, class_colors(maps.classes), strict=True)
+        ):
+            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
+            swatch.fill(QColor(*colour))
+            action = menu.addAction(QIcon(swatch), name)
+            action.setCheckable(True)
+            action.setChecked(i not in maps.hidden_classes)
+            action.toggled.connect(partial(self._set_class_shown, i))
+
+    def _set_class_shown(self, class_index: int, shown: bool) -> None:
+        if self._overlays is not None:
+            maps = self._overlays.maps
+            others = maps.hidden_classes - {class_index}
+            maps.hide_classes(others if shown else others | {class_index})
 
     def _set_patch_quantity(self) -> None:
         if self._overlays is not None:
@@ -192,3 +246,10 @@ class OverlayLegend(QWidget):
         if self._overlays is not None:
             self._overlays.maps.set_cost_quantity(self.cost_box.currentText())
         self._show_limits("cost")
+
+
+def category_gradient(classes: tuple[str, ...]) -> list[tuple[float, ...]]:
+    """Return the colours of classes side by side."""
+    each = GRADIENT_STEPS // len(classes) + 1
+    colours = [(*(part / 255 for part in colour), 1.0) for colour in class_colors(classes)]
+    return [colour for colour in colours for _ in range(each)]

@@ -59,18 +59,27 @@ class ParamsForm(Form):
         self._update_visibility()
 
     def values(self) -> dict[str, Any]:
-        """Return the parameters that are not at their default."""
-        values = {name: field.value for name, field in self.fields.items()}
+        """Return the parameters that are not at their default, and have an effect."""
+        values = {
+            name: field.value for name, field in self.fields.items() if self._has_effect(name)
+        }
         return {name: value for name, value in values.items() if value != self._defaults[name]}
 
     def _on_field_changed(self) -> None:
         self._update_visibility()
         self._on_change(self.values())
 
+    def _has_effect(self, name: str) -> bool:
+        """Return whether a parameter applies to the choices of others."""
+        if name not in self._visible_if:
+            return True
+        other, choices = self._visible_if[name]
+        return self.fields[other].value in choices
+
     def _update_visibility(self) -> None:
         """Hide the parameters that have no effect."""
-        for name, (other, choices) in self._visible_if.items():
-            visible = self.fields[other].value in choices
+        for name in self._visible_if:
+            visible = self._has_effect(name)
             self.fields[name].native.setVisible(visible)
             self._labels[name].setVisible(visible)
         for name, text in self._special_labels.items():

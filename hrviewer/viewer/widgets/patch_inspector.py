@@ -50,6 +50,8 @@ class PatchInspectorWidget(QWidget):
             return
         row = inspection.row
         numbers = [] if row.role == "encoder" else [f"prediction {row.value:.4g}"]
+        if inspection.predictions:
+            numbers = [*inspection.predictions]
         numbers += [] if math.isnan(row.score) else [f"score {row.score:.3g}"]
         lines = [
             *([inspection.found] if inspection.found else []),

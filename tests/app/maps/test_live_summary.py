@@ -22,16 +22,17 @@ def test_the_head_up_line_is_broken_where_the_canvas_ends():
     assert wrap_text("up to date", 4) == "up to date"
 
 
-def cell(value, interval, side=100):
-    return ViewportCell(Rect(0, 0, side, side), (), (), Estimate(value, interval))
+def cell(value, interval=None, side=100, **more):
+    return ViewportCell(Rect(0, 0, side, side), (), (), Estimate(value, interval, **more))
 
 
 def test_counts_add_up_and_errors_are_independent():
-    cells = [cell([100.0], (90.0, 110.0)), cell([50.0], (26.0, 74.0)), cell(None, None)]
-    total, interval = combine_cells(cells, additive=True)
-    assert total == pytest.approx([150])
+    cells = [cell([100.0], (90.0, 110.0)), cell([50.0], (26.0, 74.0)), cell(None)]
+    found = combine_cells(cells, additive=True)
+    assert found.values == pytest.approx([150])
     # Half-widths 10 and 24 add up to 26.
-    assert interval == pytest.approx((124, 176))
+    assert found.interval == pytest.approx((124, 176))
+    assert found.area == 20_000
 
 
 def test_the_scales_of_the_main_model():
@@ -48,14 +49,32 @@ def test_the_scales_of_the_main_model():
 
 
 def test_an_interval_needs_all_cells():
-    total, interval = combine_cells([cell([1.0], (0.0, 2.0)), cell([2.0], None)], additive=True)
-    assert total == pytest.approx([3])
-    assert interval is None
-    assert combine_cells([cell(None, None)], additive=True) == (None, None)
+    found = combine_cells([cell([1.0], (0.0, 2.0)), cell([2.0])], additive=True)
+    assert found.values == pytest.approx([3])
+    assert found.interval is None
+    assert combine_cells([cell(None)], additive=True).values is None
+    shares = [cell([0.5, 0.5], class_intervals=np.array([[0.4, 0.6]] * 2)), cell([0.0, 1.0])]
+    assert combine_cells(shares, additive=False).class_intervals is None
 
 
-def test_probabilities_are_a_mean_by_area():
-    cells = [cell([0.2, 0.8], None), cell([0.6, 0.4], None, side=300)]
-    total, interval = combine_cells(cells, additive=False)
-    assert total == pytest.approx([0.56, 0.44])
-    assert interval is None
+def test_shares_are_a_mean_by_area_with_an_interval_per_class():
+    one = cell([0.2, 0.8], class_intervals=np.array([[0.1, 0.5], [0.5, 0.9]]))
+    two = cell([0.6, 0.4], side=300, class_intervals=np.array([[0.5, 0.7], [0.3, 0.5]]))
+    found = combine_cells([one, two], additive=False)
+    assert found.values == pytest.approx([0.56, 0.44])
+    # Distances to the lower end of 0.1 and 0.1, by shares of the area of 0.1 and 0.9.
+    expected = [0.56 - np.hypot(0.01, 0.09), 0.56 + np.hypot(0.03, 0.09)]
+    np.testing.assert_allclose(found.class_intervals[0], expected)
+    assert found.class_intervals[1] == pytest.approx(1 - np.array(expected)[::-1])
+    exact = cell([0.6, 0.4], side=300, exhaustive=True)
+    limits = cell([0.2, 0.8], certain=True, class_intervals=np.array([[0.1, 0.5], [0.5, 0.9]]))
+    found = combine_cells([limits, limits, exact], additive=False)
+    # Limits that hold with certainty may all be reached at once.
+    assert found.class_intervals[0] == pytest.approx([(0.1 * 2 + 0.6 * 9) / 11, 6.4 / 11])
+
+
+def test_cells_weigh_by_their_foreground():
+    cells = [cell([0.2, 0.8], area=2_500), cell([0.6, 0.4]), cell(None, coverage=1.0)]
+    found = combine_cells(cells, additive=False)
+    assert found.values == pytest.approx([0.52, 0.48])
+    assert found.area == 12_500

@@ -7,8 +7,10 @@ import pytest
 from toys import STRIDE
 
 from hrviewer.app.maps import result_maps as module
+from hrviewer.app.maps.difference import subtract_maps
+from hrviewer.app.maps.prediction_kinds import describe_prediction
 from hrviewer.app.maps.raster import COST_QUANTITIES, coarsen
-from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.app.maps.result_maps import MOST_LIKELY, ResultMaps
 from hrviewer.engine import InferenceResult
 from hrviewer.engine.cost import Cost
 from hrviewer.geometry import Patch, Rect
@@ -120,6 +122,71 @@ def test_a_probability_has_fixed_limits_and_a_chosen_class():
     assert output.limits == (0.0, 1.0)
     picture.set_class(0)
     assert output.values[0, 0] == pytest.approx(0.2)
+
+
+def classes(values, core, **more):
+    """Return maps with the shares of three classes in one patch."""
+    maps = ResultMaps(
+        IMAGE, STRIDE, "intensity", ["glass", "tissue", "ink"], exclusive=True, **more
+    )
+    shares = np.asarray(values, np.float32)
+    value = shares.mean((1, 2)).astype(float)
+    result = InferenceResult(Patch(core), "main", value, shares, core.astuple(), Cost())
+    maps.update(PatchRequest("main", (Patch(core),), target="output"))
+    maps.update(result)
+    return maps
+
+
+def test_the_most_likely_class_of_several():
+    core = Rect(0, 0, 16, 16)
+    shares = np.random.default_rng(0).random((3, 4, 4))
+    shares[:, 0, 0] = np.nan
+    maps = classes(shares, core, task="area")
+    output, best = maps.rasters["output"], shares.argmax(axis=0)
+    assert maps.class_index == MOST_LIKELY
+    assert output.categories == ("glass", "tissue", "ink")
+    assert (output.limits, output.unit) == ((0, 3), "most likely class")
+    expected = np.where(np.isnan(shares[0]), np.nan, best + 0.5)
+    np.testing.assert_array_equal(output.values[:4, :4], expected)
+    # A coarser level has classes, not means of their numbers.
+    np.testing.assert_array_equal(output.levels[1][:2, :2], expected[::2, ::2])
+    maps.hide_classes([1])
+    hidden = np.where(best == 1, np.nan, expected)
+    np.testing.assert_array_equal(output.values[:4, :4], hidden)
+    maps.set_class(1)
+    np.testing.assert_allclose(output.values[:4, :4], shares[1], rtol=1e-6)
+    assert (output.categories, output.limits, output.unit) == ((), (0, 1), "probability")
+    two = ResultMaps(IMAGE, STRIDE, "intensity", ["glass", "tissue"], exclusive=True)
+    assert two.class_index == 1  # a background comes first
+
+
+def described(maps, row):
+    return describe_prediction(row, maps.classes, maps.task, maps.units)
+
+
+def test_predictions_of_a_patch_by_class():
+    core = Rect(0, 0, 16, 16)
+    shares = np.array([0.25, 0.7, 0.05])[:, None, None] * np.ones((3, 4, 4))
+    maps = classes(shares, core, task="probabilities")
+    (row,) = maps.record.patches
+    assert described(maps, row) == ["tissue 70.0%", "glass 25.0%", "ink 5.0%"]
+    areas = classes(shares, core, task="area")
+    row = replace(row, values=tuple(256 * value for value in row.values))
+    assert described(areas, row) == ["tissue 70.0%", "glass 25.0%", "ink 5.0%"]
+    means = ResultMaps(IMAGE, STRIDE, "intensity", ["age", "n"], task="mean", units=["a", ""])
+    assert means.rasters["output"].unit == "n"
+    means.set_class(0)
+    assert means.rasters["output"].unit == "age (a)"
+    assert described(means, replace(row, values=(3.0, 50.0))) == ["age 3 a", "n 50"]
+    assert described(means, replace(row, values=(1.0,))) == []
+
+
+def test_classes_differ_or_do_not():
+    core, shares = Rect(0, 0, 16, 16), np.eye(3)[:, [0, 1, 2, 2]][:, :, None] * np.ones((1, 1, 4))
+    one, other = classes(shares, core), classes(shares[[1, 0, 2]], core)
+    found = subtract_maps(one, other)
+    np.testing.assert_array_equal(np.unique(found.values[np.isfinite(found.values)]), [0, 1])
+    assert found.unit == "another class"
 
 
 def test_saliency_is_drawn_as_it_is_shown():

@@ -204,6 +204,31 @@ def test_classes_to_choose_from(docked):
     assert picture.class_index == 1
 
 
+def test_the_most_likely_class_and_its_classes(docked):
+    from hrviewer.app.maps.result_maps import MOST_LIKELY, ResultMaps
+    from hrviewer.geometry import Rect
+
+    maps = ResultMaps(
+        Rect(0, 0, 300, 420), 4, "intensity", ["glass", "tissue", "ink"], exclusive=True
+    )
+    state, legend = docked.controller.state, docked.overlay_legend
+    state.show_results(state.image, maps)
+    assert legend.class_box.currentData() == MOST_LIKELY
+    assert not legend.classes_button.isHidden()
+    layer = docked.controller.overlays.layers["output"]
+    colours = layer.colormap.map(np.array([0.5, 1.5, 2.5]) / 3)
+    assert len(np.unique(colours, axis=0)) == 3
+    assert tuple(layer.contrast_limits) == (0, 3)
+    legend.classes_button.menu().actions()[2].setChecked(False)
+    assert maps.hidden_classes == {2}
+    legend.class_box.setCurrentIndex(1)
+    legend.class_box.activated.emit(1)
+    assert maps.class_index == 0
+    assert tuple(layer.contrast_limits) == (0, 1)
+    assert legend.classes_button.isHidden()
+    assert layer.colormap.name == "hrviewer-viridis"
+
+
 def test_removing_the_image_ends_the_run(docked, qtbot, network):
     network.before = lambda batch: threading.Event().wait(0.05)
     docked.run_controls.run_button.click()
