@@ -74,6 +74,35 @@ def overlap(
     return fractions
 
 
+def weighted_sums(
+    rows: NDArray[np.float64], values: NDArray[Any], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return ``rows @ values @ columns.T`` of the fractions that `overlap` returns.
+
+    Nearly all fractions are zero. A dense product would be shared by the threads of the linear
+    algebra library, which wait for one another while inference has the cores.
+
+    Parameters
+    ----------
+    rows, columns : ndarray, shape (m, n) and (c, w)
+        Fractions of source cells.
+    values : ndarray, shape (k, n, w)
+        The map.
+
+    Returns
+    -------
+    ndarray, shape (k, m, c)
+    """
+    from scipy.sparse import csr_array
+
+    k, n, w = values.shape
+    m, c = len(rows), len(columns)
+    by_row = values.transpose(1, 0, 2).reshape(n, k * w).astype(np.float64)
+    down = np.asarray(csr_array(rows) @ by_row).reshape(m, k, w)
+    across = np.asarray(csr_array(columns) @ down.transpose(2, 1, 0).reshape(w, k * m))
+    return across.reshape(c, k, m).transpose(1, 2, 0)
+
+
 def core_coverage(
     box: Box, n: tuple[int, int], core: Rect, image: Rect
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -146,8 +175,8 @@ def resample(
     whole = np.outer(wy.sum(1), wx.sum(1))
     # NaN of some cells must not spread over all rows and columns that they lie in.
     known = np.isfinite(values)
-    covered = whole if known.all() else wy @ known.astype(np.float64) @ wx.T
-    block = wy @ np.where(known, values, 0).astype(np.float64) @ wx.T
+    covered = whole if known.all() else weighted_sums(wy, known, wx)
+    block = weighted_sums(wy, np.where(known, values, 0), wx)
     if kind == "intensity":
         with np.errstate(invalid="ignore"):
             block = block / covered

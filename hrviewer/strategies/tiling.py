@@ -40,7 +40,7 @@ __all__ = [
 BATCH_SIZE = 256
 """Patches per request: a killed run loses at most so many results."""
 
-TIMED_BATCH = 8
+TIMED_BATCH = 32
 """The same under a limit of seconds: the results of a request are stitched when it ends."""
 
 INPUT_MEMORY = 288 << 20
