@@ -210,7 +210,7 @@ def run_scan(
         kept = np.flatnonzero(tile_of >= 0)
         grid = replace(grid, patches=tuple(grid.patches[i] for i in kept))
         prediction, spread, tile_of = prediction[kept], spread[kept], tile_of[kept]
-    error = scanner.card.accuracy.prediction_error or ASSUMED_ERROR
+    error = context.prediction_error("scanner") or ASSUMED_ERROR
     return Scan(
         context.region,
         grid,
