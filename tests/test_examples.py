@@ -23,7 +23,7 @@ nbformat.write(book, done)
 """
 
 
-@pytest.mark.parametrize("name", ["pathology", "crowds"])
+@pytest.mark.parametrize("name", ["pathology", pytest.param("crowds", marks=pytest.mark.slow)])
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("nbclient")

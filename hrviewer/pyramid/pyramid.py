@@ -133,7 +133,9 @@ class Pyramid:
 
     def _summary(self) -> str:
         height, width, channels = self.shape
-        return f"{height} × {width} × {channels}, {self.dtype}, {len(self.levels)} levels"
+        n = len(self.levels)
+        levels = f"{n} level{'s'[: n != 1]}"
+        return f"{height} × {width} × {channels}, {self.dtype}, {levels}"
 
     @property
     def series(self) -> tuple[Series, ...]:

@@ -303,3 +303,14 @@ def test_the_order_of_dims_is_part_of_the_fingerprint() -> None:
 def test_dims_without_y_and_x_are_refused(dims: tuple[str, ...]) -> None:
     with pytest.raises(ParameterError, match=re.escape(f"has the dimensions {', '.join(dims)}")):
         open_pyramid(data_array(np.zeros((3, 4, 5), np.uint8), dims))
+
+
+def test_its_line_counts_its_levels(tmp_path):
+    with open_pyramid(np.zeros((40, 50, 3), np.uint8)) as one:
+        assert repr(one).endswith(": 40 × 50 × 3, uint8, 1 level>")
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(np.zeros((64, 64), np.uint8), tile=(32, 32), subifds=1)
+        tiff.write(np.zeros((32, 32), np.uint8), tile=(32, 32), subfiletype=1)
+    with open_pyramid(path) as two:
+        assert repr(two).endswith(": 64 × 64 × 1, uint8, 2 levels>")

@@ -35,12 +35,12 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         set_up_window(opened, width, height)
         controller.run_service.start(out=Path(folder) / "picture.run.zarr")
-        wait_until(lambda: controller.state.run_state == "idle")
+        wait_until(lambda: controller.state.run_state == "idle", 900)
         layer = controller.image_layer
         if layer is not None and controller.state.run is not None:
             shape = controller.state.run.image_shape
             controller.inspect_patch(layer.data_to_world([shape[0] * 0.38, shape[1] * 0.5]))
-            wait_until(lambda: not controller.has_pending_work)
+            wait_until(lambda: not controller.has_pending_work, 300)
         opened.viewer.reset_view()
         screenshot(opened, out)
         opened.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from vispy.gloo import gl, glir
 
 from hrviewer.viewer.widgets import gl_workaround
@@ -31,6 +32,7 @@ print("still here")
 """
 
 
+@pytest.mark.slow
 def test_layers_come_and_go():
     done = subprocess.run(
         [sys.executable, "-c", COME_AND_GO], capture_output=True, text=True, timeout=300
