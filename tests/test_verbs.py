@@ -16,7 +16,8 @@ from hrviewer.errors import HrviewerError
 FUNCTIONS = ("open", "load", "run", "compare", "cost", "view", "export", "models", "strategies")
 TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Run", "Strategy")
 ERRORS = (
-    "BudgetError", "DisplayError", "GroundTruthError", "HrviewerError", "ImageReadError",
+    "BudgetError", "ClaimedError", "DisplayError", "GroundTruthError", "HrviewerError",
+    "ImageReadError",
     "ModelError", "ParameterError", "RunError", "UntrustedModelError", "WriteError",
 )  # fmt: skip
 

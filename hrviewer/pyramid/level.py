@@ -59,6 +59,9 @@ class Level:
     is_rgb : bool
         Whether the first three channels are red, green and blue: then a pixel has no data where
         all its channels have the value `nodata`, otherwise each channel counts for itself.
+    fills_missing : bool
+        Whether pixels without data get `missing_value`; otherwise they keep what is stored, as the
+        colour that a palette gives them.
 
     Attributes
     ----------
@@ -88,6 +91,7 @@ class Level:
         in_memory: bool = False,
         nodata: float | None = None,
         is_rgb: bool = False,
+        fills_missing: bool = True,
     ) -> None:
         self.image_key = image_key
         self.name = name
@@ -101,6 +105,7 @@ class Level:
         self._in_memory = in_memory
         self._decoded = False
         self.is_rgb = is_rgb
+        self.fills_missing = fills_missing
         self.nodata = nodata if nodata is not None and _fits(nodata, dtype) else None
         self.missing_value = _missing_value(self.nodata, dtype, is_rgb)
 
@@ -251,7 +256,7 @@ class Level:
             expected = (bottom - top, right - left, self.shape[2])
             if decoded.pixels.shape != expected:
                 raise ValueError(f"it holds {decoded.pixels.shape} pixels instead of {expected}")
-            if decoded.valid is None or decoded.valid.all():
+            if decoded.valid is None or not self.fills_missing or decoded.valid.all():
                 return decoded
             known = decoded.valid[..., None]
             pixels = np.where(known, decoded.pixels, self.dtype.type(self.missing_value))

@@ -109,6 +109,8 @@ class Reader(ABC):
     has_mask : bool
         Whether `DecodedTile.valid` is given for some tiles: alpha, masks, tiles that are not in
         the file.
+    fills_missing : bool
+        See `Level`.
     is_rgb : bool
         Whether the first three channels are red, green and blue.
     available_channels : tuple of ChannelInfo
@@ -149,6 +151,7 @@ class Reader(ABC):
     value_range: tuple[float, float] | None = None
     nodata: float | None = None
     has_mask: bool = False
+    fills_missing: bool = True
     is_rgb: bool = False
     available_channels: tuple[ChannelInfo, ...] = ()
     channel_info: tuple[ChannelInfo, ...] = ()
@@ -322,6 +325,7 @@ class Reader(ABC):
                     in_memory=self.in_memory,
                     nodata=self.nodata,
                     is_rgb=self.is_rgb,
+                    fills_missing=self.fills_missing,
                 )
             )
         self.levels = tuple(levels)

@@ -205,6 +205,8 @@ class TiffReader(Reader):
             or any(map(is_sparse, self._levels))
             or (palette and self._stored_nodata is not None)
         )
+        # The table has a colour for pixels without data, too.
+        self.fills_missing = not palette
         layouts, leads = zip(*(self._layout(stored) for stored in self._levels), strict=True)
         self.set_levels(layouts, leads)
 
