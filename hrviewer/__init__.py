@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from hrviewer.geometry import Rect as Rect
     from hrviewer.pyramid import Pyramid as Pyramid
     from hrviewer.pyramid import open_pyramid as open  # noqa: A004, F401 - read as hrviewer.open
+    from hrviewer.regions import Region as Region
     from hrviewer.runs import Model as Model
     from hrviewer.runs import Run as Run
     from hrviewer.runs import compare as compare
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from hrviewer.runs import export as export
     from hrviewer.runs import load as load
     from hrviewer.runs import run as run
+    from hrviewer.runs.tissue import find_tissue as find_tissue
     from hrviewer.strategies import Strategy as Strategy
     from hrviewer.viewer.view import view as view
 
@@ -57,6 +59,8 @@ _HOMES = {
     "run": "hrviewer.runs:run",
     "compare": "hrviewer.runs:compare",
     "cost": "hrviewer.runs:cost",
+    "find_tissue": "hrviewer.runs.tissue:find_tissue",
+    "Region": "hrviewer.regions:Region",
     "view": "hrviewer.viewer.view:view",
     "export": "hrviewer.runs:export",
     "models": "hrviewer.models",

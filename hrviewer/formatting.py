@@ -162,6 +162,8 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
         (f"{format_number(estimate[key])} per {unit}" for key, unit in per_area if key in estimate),
         "",
     )
+    if density and "density_of" in estimate:
+        density += f" of {estimate['density_of']}"
     rough = "" if exhaustive or model or truth else "rough"
     return EstimateText(amount, density, certainty or rough, model, truth, covered)
 

@@ -17,6 +17,7 @@ from hrviewer.app.maps.colour_scale import ColourScales
 from hrviewer.formatting import NO_ESTIMATE, EstimateText
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
+from hrviewer.regions import Region
 
 if TYPE_CHECKING:
     from hrviewer.app.maps.ground_truth_points import GroundTruthPoints, GroundTruthSource
@@ -110,8 +111,8 @@ class ImageSource(ABC):
         """Return the visible part."""
 
     @abstractmethod
-    def drawn_region(self) -> Rect:
-        """Return the bounds of the selected shapes; empty if none is drawn on the image."""
+    def drawn_regions(self) -> list[Region]:
+        """Return the regions that are drawn on the image."""
 
     @property
     def rect(self) -> Rect:
@@ -120,7 +121,7 @@ class ImageSource(ABC):
 
 
 class PyramidImage(ImageSource):
-    """A pyramid without a front end: the view and the drawn region are set by hand.
+    """A pyramid without a front end: the view and the drawn regions are set by hand.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ class PyramidImage(ImageSource):
     def __init__(self, pyramid: Pyramid, view: Viewport | None = None) -> None:
         self._pyramid = pyramid
         self.view = view or Viewport(pyramid.rect)
-        self.region = Rect(0, 0, 0, 0)
+        self.regions: list[Region] = []
 
     @property
     def name(self) -> str:
@@ -173,9 +174,9 @@ class PyramidImage(ImageSource):
         """Return the view that was set."""
         return self.view
 
-    def drawn_region(self) -> Rect:
-        """Return the region that was set."""
-        return self.region
+    def drawn_regions(self) -> list[Region]:
+        """Return the regions that were set."""
+        return self.regions
 
 
 @dataclass(eq=False)

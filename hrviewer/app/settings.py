@@ -6,6 +6,7 @@ Run, the queue of runs and Live resolve here and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -17,9 +18,12 @@ from hrviewer.app.image_session import ImageSession, ImageSource
 from hrviewer.engine import Budget, Priors
 from hrviewer.errors import ModelError, ParameterError
 from hrviewer.geometry import Rect
+from hrviewer.io.region_files import unique_names
 from hrviewer.models import ModelBundle
+from hrviewer.regions import Region
 from hrviewer.runs import Run, RunSpec, parse_params
 from hrviewer.runs.priors import as_priors, prior_sources
+from hrviewer.runs.run_regions import read_parts
 from hrviewer.strategies import Params, Strategy, get_strategy, strategy_ids
 
 __all__ = ["PriorSource", "RegionKind", "ResolvedRun", "RunSettings"]
@@ -54,6 +58,8 @@ class ResolvedRun:
         The strategy; the budget is None for the strategy's default.
     region : Rect or None
         Level-0 pixels; None for the whole image.
+    regions, tissue
+        What counts in it, if that is not all.
     priors : dict of str to ndarray
         Drawn prior maps by name.
     prior_sources : dict of str to str
@@ -72,6 +78,8 @@ class ResolvedRun:
     priors: Priors = field(default_factory=dict)
     prior_sources: dict[str, str] = field(default_factory=dict)
     seed: int = 0
+    regions: Sequence[Region] = ()
+    tissue: Region | None = None
 
     def load_priors(self) -> Priors:
         """Return all prior maps by name; on a worker thread, for it may read."""
@@ -89,6 +97,8 @@ class ResolvedRun:
             self.seed,
             self.load_priors(),
             self.prior_sources,
+            self.regions,
+            self.tissue,
         )
 
 
@@ -164,6 +174,7 @@ class RunSettings:
             Budget.parse(self.budget) if self.budget.strip() else None,
             None if whole else self.selected_rect(image.source),
             *(({}, {}) if strategy else self.priors(image, chosen)),
+            regions=[] if whole else self.selected_regions(image.source),
         )
 
     def resolve_resumed(self, image: ImageSession, run: Run) -> ResolvedRun:
@@ -181,6 +192,7 @@ class RunSettings:
             raise ModelError(f"choose the model that the run was begun with: {header['model']}")
         strategy = get_strategy(header["strategy"])
         sources: dict[str, str] = header.get("prior_sources", {})
+        regions, tissue = read_parts(run)
         are_drawn = bool(header.get("priors", {}).keys() - sources.keys())
         return ResolvedRun(
             image,
@@ -195,6 +207,8 @@ class RunSettings:
             self.priors(image, strategy)[0] if are_drawn else {},
             sources,
             seed=header["seed"],
+            regions=regions,
+            tissue=tissue,
         )
 
     def selected_rect(self, source: ImageSource) -> Rect | None:
@@ -214,12 +228,24 @@ class RunSettings:
                     "the image is out of view: bring it back, or choose another region"
                 )
             return rect
-        rect = source.drawn_region()
-        if rect.empty:
+        return Region.union(self.selected_regions(source)).bounds & source.rect
+
+    def selected_regions(self, source: ImageSource) -> list[Region]:
+        """Return what is drawn, where that is selected, with unique names.
+
+        Raises
+        ------
+        HrviewerError
+            If nothing is drawn.
+        """
+        if self.region != "drawn":
+            return []
+        regions = source.drawn_regions()
+        if not regions:
             raise ParameterError(
                 "no shape is drawn on the image: draw a rectangle, or choose another region"
             )
-        return rect
+        return unique_names(regions)
 
     def priors(self, image: ImageSession, strategy: Strategy) -> tuple[Priors, dict[str, str]]:
         """Return the drawn prior maps that a strategy accepts, and where others are read.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hrviewer.cli.common import JsonOption, app, command, print_json, print_rows
-
-if TYPE_CHECKING:
-    from hrviewer.runs.region_measurement import RegionDict
 
 __all__ = ["measure"]
 
@@ -34,7 +31,7 @@ def measure(
     from hrviewer.io.atomic_write import require_new_path
     from hrviewer.runs import Run
     from hrviewer.runs.region_measurement import measure_regions
-    from hrviewer.runs.region_table import write_region_table
+    from hrviewer.runs.region_table import describe_region, write_region_table
     from hrviewer.runs.settings import resolve_regions
 
     if out is not None:
@@ -50,15 +47,3 @@ def measure(
         typer.echo(path)
     else:
         print_rows(*((row["name"], describe_region(row, opened.pixel_size)) for row in rows))
-
-
-def describe_region(row: RegionDict, pixel_size: tuple[float, float] | None) -> str:
-    """Return the estimate and the area of a region as text."""
-    from hrviewer.formatting import format_part
-    from hrviewer.runs import format_estimate
-    from hrviewer.units import format_area
-
-    area = format_area(row["area"], pixel_size)
-    if row["estimate"] is None:
-        return f"no estimate: {format_part(row['coverage'])} of {area} has predictions"
-    return f"{format_estimate(row['estimate'])}; in {area}"

@@ -77,6 +77,13 @@ def run(
             "outlines counts.",
         ),
     ] = None,
+    tissue: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|off|FILE",
+            help="Leave out all but tissue: found on a coarse level, or a file of outlines.",
+        ),
+    ] = "off",
     series: SeriesOption = None,
     plane: PlaneOption = None,
     channels: ChannelsOption = None,
@@ -136,6 +143,7 @@ def run(
             chosen,
             **image_options(series, plane, channels, pixel_size, value_range),
             region=region,
+            tissue=tissue,
             budget=budget,
             seed=seed,
             priors=dict(item.split("=", 1) for item in priors or []),
@@ -168,8 +176,8 @@ def run(
 
 def print_summary(run: Run) -> None:
     """Print the estimate and the cost of a run."""
-    from hrviewer.cli.measure import describe_region
     from hrviewer.runs import format_estimate, format_evaluation
+    from hrviewer.runs.region_table import describe_region
 
     header, cost, patches = run.header, run.header["cost"], run.header["patches"]
     stages = ("read", "prepare", "infer", "post")

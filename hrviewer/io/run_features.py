@@ -20,6 +20,7 @@ from pydantic import Field
 
 from hrviewer.errors import ParameterError, RunError
 from hrviewer.io.annotations import read_annotations
+from hrviewer.io.density_points import ObjectPoint, iter_density_points
 from hrviewer.io.exportable import Exportable, WriterSettings
 from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_area
 from hrviewer.io.object_features import iter_objects
@@ -68,11 +69,24 @@ class FeatureOptions(WriterSettings):
         ge=0,
         title="Threshold",
         description="For contours: smallest value inside; for a density, as a fraction of its "
-        "maximum. 0 outlines the areas of the most likely class where classes exclude one another, "
-        "and takes 0.5 otherwise",
+        "maximum after smoothing. 0 outlines the areas of the most likely class where classes "
+        "exclude one another, and takes 0.5 otherwise",
     )
+    smoothing: float = Field(
+        32.0, ge=0, le=4096, title="Smoothing",
+        description="For contours of a density: px over which it is averaged first (the standard "
+        "deviation of a Gaussian)",
+    )  # fmt: skip
+    min_area: float = Field(
+        1024.0, ge=0, title="Least area",
+        description="For contours of a density: px² below which an outline is left out",
+    )  # fmt: skip
     spacing: float = Field(
-        8.0, gt=0, le=4096, title="Spacing", description="For points: minimum px between objects"
+        8.0,
+        gt=0,
+        le=4096,
+        title="Spacing",
+        description="For points of a density: diameter of an object in px, about",
     )
     score: float = Field(
         0.0, ge=0, le=1, title="Score",
@@ -139,7 +153,7 @@ def iter_features(run: Exportable, selection: FeatureSelection) -> Iterator[Feat
     if selection.patches:
         yield from map(patch_feature, patch_rows(run.path / "patches.parquet"))
     if selection.contours:
-        yield from iter_contours(run, selection.threshold)
+        yield from iter_contours(run, selection)
     if selection.points:
         yield from iter_points(run, selection)
     if selection.objects and detected:
@@ -202,38 +216,46 @@ def patch_feature(row: dict[str, Any]) -> Feature:
 # Contours.
 
 
-def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
+def iter_contours(run: Exportable, options: FeatureOptions) -> Iterator[Feature]:
     """Yield outlines of the areas in which a class's prediction reaches the threshold.
 
     With a threshold of 0 these are the areas in which the class is the most likely one, where
     classes exclude one another; otherwise it is one half.
 
     One feature per 4-connected component, with holes, by scikit-image's marching squares (Lorensen
-    and Cline) between the cells' centres.
+    and Cline) between the cells' centres. A density, of which single cells are peaks, is smoothed
+    before; its features state the level, per mm² or megapixel, and the sum inside.
     """
+    from scipy.ndimage import gaussian_filter
+
     run_map = open_map(run, "output")
     values, cell = coarsen(run_map, MAX_TRACED_CELLS)
     height, width = run.header["image"]["shape"]
     size = run.header["image"]["pixel_size"]
     numbers = count()
-    best = most_likely(values) if not threshold and run_map.exclusive else None
-    threshold = threshold or DEFAULT_THRESHOLD
-    for k, (plane, label) in enumerate(zip(values, run_map.labels, strict=True)):
-        level = threshold * float(np.nanmax(plane, initial=0.0)) if run_map.additive else threshold
-        shape = None
+    best = most_likely(values) if not options.threshold and run_map.exclusive else None
+    for k, (plane, label) in enumerate(zip(np.nan_to_num(values), run_map.labels, strict=True)):
+        traced, level, stated = plane, options.threshold or DEFAULT_THRESHOLD, {}
         if best is not None:
-            level, shape = 0.5, (best == k).astype(np.float32)
-        if level > 0:
-            for polygon, measured in trace_outlines(
-                np.nan_to_num(plane), level, cell, run_map.additive, shape
-            ):
-                clipped = tuple(np.clip(ring, 0, (height, width)) for ring in polygon)
-                number, area = next(numbers), area_of((clipped,))
-                areas = {"area px^2": area}
-                if size:
-                    areas["area µm^2"] = area * size[0] * size[1]
-                yield Feature("contour", label, (clipped,), name=f"{label} {number}",
-                              number=number, measurements=areas | measured)  # fmt: skip
+            level, traced = 0.5, (best == k).astype(np.float32)
+        if run_map.additive:
+            traced = gaussian_filter(plane, options.smoothing / cell, mode="constant")
+            level *= float(traced.max(initial=0.0))
+            unit, square = ("MP", 1e6) if size is None else ("mm^2", 1e6 / (size[0] * size[1]))
+            stated = {f"level per {unit}": level / cell**2 * square}
+        if level <= 0:
+            continue
+        for polygon, measured in trace_outlines(plane, level, cell, run_map.additive, traced):
+            clipped = tuple(np.clip(ring, 0, (height, width)) for ring in polygon)
+            area = area_of((clipped,))
+            if run_map.additive and area < options.min_area:
+                continue
+            areas = {"area px^2": area}
+            if size:
+                areas["area µm^2"] = area * size[0] * size[1]
+            number = next(numbers)
+            yield Feature("contour", label, (clipped,), name=f"{label} {number}",
+                          number=number, measurements=areas | measured | stated)  # fmt: skip
 
 
 def trace_outlines(
@@ -280,11 +302,11 @@ def trace_outlines(
         else:
             holes.setdefault(part, []).append(corners)
     for part in sorted(outer):
-        measured = (
+        amount = (
             {"sum": float(sums[part])} if additive else {"mean": float(sums[part] / sizes[part])}
         )
         rings = (outer[part], *holes.get(part, ()))
-        yield rings, measured | {"max": float(maxima[part])}
+        yield rings, amount | {"max": float(maxima[part])}
 
 
 def inside_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int, int]:
@@ -307,8 +329,7 @@ def iter_points(run: Exportable, options: FeatureOptions) -> Iterator[Feature]:
     """Yield the objects of a counting run as points.
 
     Of a detector the centers of its objects. In a map of integers every object at its cell's
-    centre. In a density map its peaks: cells larger than all others within `spacing` and than a
-    tenth of the maximum, placed at the centre of mass of their surroundings.
+    centre. Of a density as many as the sum of each class, rounded: see `iter_density_points`.
     """
     if has_objects(run):
         for each in iter_objects(run, options.thresholds):
@@ -317,29 +338,21 @@ def iter_points(run: Exportable, options: FeatureOptions) -> Iterator[Feature]:
     run_map = open_map(run, "output")
     if not run_map.additive:
         raise ParameterError("this run does not count objects: choose contours instead of points")
-    integers, maximum = scan_output(run_map)
     numbers = count()
     for label, at, mass in (
         iter_counted_objects(run_map)
-        if integers
-        else iter_peaks(run_map, options.spacing, maximum / 10)
+        if are_integers(run_map)
+        else iter_density_points(run_map, options.spacing)
     ):
         number = next(numbers)
         yield Feature("point", label, point=at, name=f"{label} {number}", number=number,
                       measurements={"mass": mass})  # fmt: skip
 
 
-def scan_output(run_map: RunMap) -> tuple[bool, float]:
-    """Return whether all predictions are integers, and their maximum."""
-    integers, maximum = True, 0.0
-    for _, band in run_map.bands():
-        values = np.nan_to_num(band)
-        integers = integers and bool((values == np.rint(values)).all())
-        maximum = max(maximum, float(values.max()))
-    return integers, maximum
-
-
-ObjectPoint = tuple[str, tuple[float, float], float]
+def are_integers(run_map: RunMap) -> bool:
+    """Return whether all predictions are integers."""
+    bands = (np.nan_to_num(band) for _, band in run_map.bands())
+    return all(bool((values == np.rint(values)).all()) for values in bands)
 
 
 def iter_counted_objects(run_map: RunMap) -> Iterator[ObjectPoint]:
@@ -350,47 +363,6 @@ def iter_counted_objects(run_map: RunMap) -> Iterator[ObjectPoint]:
             at = ((start + y + 0.5) * run_map.cell, (x + 0.5) * run_map.cell)
             for _ in range(values[k, y, x]):
                 yield run_map.labels[k], at, 1.0
-
-
-def iter_peaks(run_map: RunMap, spacing: float, minimum: float) -> Iterator[ObjectPoint]:
-    """Yield the peaks of a predicted density."""
-    from scipy.ndimage import maximum_filter, uniform_filter
-
-    if minimum <= 0:
-        return
-    radius = max(1, round(spacing / run_map.cell / 2))
-    side, rows = 2 * radius + 1, run_map.cells.shape[1]
-    # A peak depends on its surroundings, and on those of the larger peaks nearby.
-    margin = 2 * radius
-    for start in range(0, rows, BAND):
-        low, high = max(0, start - margin), min(rows, start + BAND + margin)
-        block = np.nan_to_num(np.asarray(run_map.cells[:, low:high], np.float64))
-        for k, plane in enumerate(block):
-            best = (plane >= maximum_filter(plane, side, mode="constant")) & (plane >= minimum)
-            at = first_of_equal_cells(best)
-            at = at[(at[:, 0] + low >= start) & (at[:, 0] + low < start + BAND)]
-            y, x = np.indices(plane.shape, sparse=True)
-            around = [
-                uniform_filter(weighed, side, mode="constant") * side**2
-                for weighed in (plane, plane * y, plane * x)
-            ]
-            for row, column in at.tolist():
-                mass, my, mx = (float(values[row, column]) for values in around)
-                yield (
-                    run_map.labels[k],
-                    ((my / mass + low + 0.5) * run_map.cell, (mx / mass + 0.5) * run_map.cell),
-                    mass,
-                )
-
-
-def first_of_equal_cells(best: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the first cell, in reading order, of each group of touching maxima, ``(n, 2)``."""
-    from scipy.ndimage import label
-
-    at = np.argwhere(best)
-    numbers, _ = label(best, np.ones((3, 3)))
-    _, first = np.unique(numbers[best], return_index=True)
-    return at[np.sort(first)]
 
 
 # Metadata of exports.

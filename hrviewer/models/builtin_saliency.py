@@ -16,7 +16,7 @@ from hrviewer.errors import ModelError
 from hrviewer.models.card import ModelCard, ModelInput, ModelOutput
 from hrviewer.models.network import Floats, Network
 
-__all__ = ["BUILTINS", "builtin"]
+__all__ = ["BUILTINS", "Foreground", "builtin"]
 
 _VERSION = 1
 """Incremented whenever a prediction changes: it stands for the weights in the digest."""

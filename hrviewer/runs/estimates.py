@@ -85,6 +85,8 @@ class EstimateDict(TypedDict):
     per_ha: NotRequired[float]
     per_km2: NotRequired[float]
     """Density of counts, where the pixel size is known, in the unit that suits it."""
+    density_of: NotRequired[str]
+    """What densities are of, ``tissue``, where that is not the whole region."""
     fraction: NotRequired[dict[str, float]]
     """Area fraction of the region by class, of a segmentation: of several classes they sum to 1."""
     per_class_mm2: NotRequired[dict[str, float]]

@@ -27,6 +27,7 @@ from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import RunSpec, result_cache
 from hrviewer.runs.settings import RegionsLike, merge_params, parse_params, resolve_region
+from hrviewer.runs.tissue import TissueLike, resolve_tissue
 from hrviewer.strategies import Strategy, get_strategy
 
 __all__ = ["Model", "ModelLike", "as_bundle", "device_settings", "load", "run"]
@@ -207,6 +208,7 @@ def run(
     pixel_size: float | Sequence[float] | None = None,
     value_range: Sequence[float] | None = None,
     region: RectLike | RegionsLike | None = None,
+    tissue: TissueLike = "off",
     budget: str | Budget | None = None,
     seed: int = 0,
     priors: Mapping[str, Any] | None = None,
@@ -239,6 +241,9 @@ def run(
         ``(y, x, h, w)`` in level-0 pixels, or what is drawn: regions, or a file of them. Then only
         tiles that touch a region are processed, what is inside counts, and ``header["regions"]``
         has the measurements of each. The whole image by default.
+    tissue : {"auto", "off"}, path or Region
+        Leave out all but tissue, as found by `find_tissue`, read from a file of regions or given:
+        patches without any cost nothing, and densities are of tissue.
     budget : str, optional
         ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
     seed : int
@@ -308,6 +313,7 @@ def run(
             parse_params(chosen, merge_params(params, more_params)),
             region=within,
             regions=regions,
+            tissue=resolve_tissue(pyramid, tissue),
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
             priors=validate_priors(chosen, as_priors(priors or {})),

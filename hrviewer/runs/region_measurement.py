@@ -147,6 +147,8 @@ def part_estimate(
         whole, amounts, data_area, None if size is None else (size[0], size[1]),
         exhaustive=exhaustive,
     )  # fmt: skip
+    if "density_of" in whole:
+        part["density_of"] = whole["density_of"]
     if coverage < 1:
         part["coverage"] = coverage
     return part

@@ -17,14 +17,16 @@ from uuid import NAMESPACE_URL, uuid5
 import pandas as pd
 
 from hrviewer.errors import WriteError
+from hrviewer.formatting import format_part
 from hrviewer.io.atomic_write import atomic_path
 from hrviewer.io.geojson import as_geojson
 from hrviewer.io.region_files import feature_of_region
 from hrviewer.regions import Region
+from hrviewer.runs.estimates import format_estimate
 from hrviewer.runs.region_measurement import RegionDict
-from hrviewer.units import AREA_UNITS, area_unit
+from hrviewer.units import AREA_UNITS, area_unit, format_area
 
-__all__ = ["TABLE_SUFFIXES", "region_frame", "write_region_table"]
+__all__ = ["TABLE_SUFFIXES", "describe_region", "region_frame", "write_region_table"]
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
 
@@ -48,6 +50,8 @@ def region_columns(row: RegionDict, pixel_size: tuple[float, float] | None) -> d
     """Return the columns of one region; those of an estimate are empty without one."""
     columns: dict[str, Any] = {"name": row["name"], "class": row["label"]}
     areas = {"area": row["area"], "data_area": row["data_area"]}
+    if "tissue_area" in row:
+        areas["tissue_area"] = row["tissue_area"]
     columns |= {f"{name}_px2": area for name, area in areas.items()}
     if pixel_size is not None:
         unit = area_unit(pixel_size)
@@ -120,3 +124,13 @@ def as_collection(regions: Sequence[Region], table: pd.DataFrame) -> dict[str, A
         feature = replace(feature_of_region(region, i), measurements=known)
         features.append(as_geojson(feature, uuid5(NAMESPACE_URL, f"hrviewer:{region.name}")))
     return {"type": "FeatureCollection", "features": features}
+
+
+def describe_region(row: RegionDict, pixel_size: tuple[float, float] | None) -> str:
+    """Return the estimate and the area of a region as text."""
+    area = format_area(row["area"], pixel_size)
+    if "tissue_area" in row:
+        area += f", {format_area(row['tissue_area'], pixel_size)} of it tissue"
+    if row["estimate"] is None:
+        return f"no estimate: {format_part(row['coverage'])} of {area} has predictions"
+    return f"{format_estimate(row['estimate'])}; in {area}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
@@ -149,7 +149,7 @@ class RunSpec:
         setup_s = models.setup_s - calibration_s  # before this run
         if on_event is not None:
             on_event(Phase(LOADING))
-        within, mask = self._counting_part()
+        within, mask = self.part
         rates = Rates(**earlier["rates"]) if earlier and earlier.get("rates") else None
         context, notes, rates = build_context(
             self.pyramid,
@@ -248,7 +248,9 @@ class RunSpec:
                     clear_folder(path)
         return Run(path)
 
-    def _counting_part(self) -> tuple[Rect | None, Region | None]:
+    @cached_property
+    def part(self) -> tuple[Rect | None, Region | None]:
+        """The rectangle of the run and the part of it that counts; None stands for all."""
         return counting_part(self.pyramid.rect, self.region, self.regions, self.tissue)
 
     def _with_regions(self, writer: RunFolderWriter, header: dict[str, Any]) -> dict[str, Any]:
@@ -351,7 +353,7 @@ class RunSpec:
         pipeline: InferencePipeline | None,
     ) -> None:
         """Refuse to resume with another image, model, strategy or device than the run's own."""
-        within, _ = self._counting_part()
+        within, _ = self.part
         region = within & self.pyramid.rect if within else self.pyramid.rect
         checks: dict[str, tuple[Any, Any]] = {
             "image": (header["image"]["fingerprint"], self.pyramid.fingerprint),
@@ -441,6 +443,8 @@ class RunSpec:
             area=final_estimate.area if final_estimate else None,
             aggregation=aggregation_of(self.params),
         )
+        if estimated is not None and self.tissue is not None:
+            estimated["density_of"] = "tissue"
         if estimated is not None and coverage < 100:
             estimated["coverage"] = coverage / 100
         if estimated is not None and estimated["kind"] == "count" and final_estimate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from made_runs import blobs
 from shapely.geometry import Polygon
 
 from hrviewer.errors import HrviewerError
+from hrviewer.io.density_points import place_points
 from hrviewer.io.features import area_of, centroid
 from hrviewer.io.run_features import FeatureSelection, iter_features, trace_outlines
 from hrviewer.io.run_maps import coarsen, open_map, reduce_blocks
@@ -42,9 +45,10 @@ def test_contours_have_the_discs_areas_and_centres(made):
 def test_contours_of_a_density_sum_their_cells(made):
     plane = 7 * blobs((60, 60), (20, 20, 9)) + 2 * blobs((60, 60), (45, 45, 5))
     run = made(output=plane[None])
-    (first,) = iter_features(run, FeatureSelection(contours=True, **ONLY))
+    exact = {**ONLY, "smoothing": 0, "min_area": 0}
+    (first,) = iter_features(run, FeatureSelection(contours=True, **exact))
     assert first.measurements["sum"] == pytest.approx(7 * blobs((60, 60), (20, 20, 9)).sum())
-    both = list(iter_features(run, FeatureSelection(contours=True, threshold=0.2, **ONLY)))
+    both = list(iter_features(run, FeatureSelection(contours=True, threshold=0.2, **exact)))
     assert sum(f.measurements["sum"] for f in both) == pytest.approx(plane.sum())
 
 
@@ -86,41 +90,47 @@ def test_outlines_are_valid_and_contain_every_cell_once(rows):
         assert area == (plane[y, x] >= 0.5)
 
 
-def slow_peaks(plane, radius, least):
-    """Cells that no other within `radius` beats."""
-    padded = np.pad(plane, radius)
-    for y, x in np.ndindex(plane.shape):
-        near = padded[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
-        if plane[y, x] >= least and plane[y, x] == near.max():
-            yield y, x, near.sum()
-
-
-def test_points_of_a_density_are_its_peaks(made, monkeypatch):
-    from hrviewer.io import run_features as module
-
-    monkeypatch.setattr(module, "BAND", 32)
-    plane = np.random.default_rng(0).random((130, 75)).astype(np.float32)
-    run = made(output=plane[None])
-    features = list(iter_features(run, FeatureSelection(points=True, spacing=16, **ONLY)))
-    expected = list(slow_peaks(plane, 2, plane.max() / 10))
-    assert len(features) == len(expected)
-    peaks = sorted((f.measurements["mass"], *f.point) for f in features)
-    for (mass, y, x), (row, column, area) in zip(
-        peaks, sorted(expected, key=lambda e: e[2]), strict=True
-    ):
-        assert mass == pytest.approx(area, rel=1e-5)
-        assert abs(y / 4 - 0.5 - row) <= 2
-        assert abs(x / 4 - 0.5 - column) <= 2
+def test_points_of_a_density_are_as_many_as_its_count(made, monkeypatch):
+    monkeypatch.setattr("hrviewer.io.density_points.TILE", 32)
+    rng = np.random.default_rng(0)
+    y, x = np.indices((90, 75))
+    centers = np.array([(9 + 12 * i, 8 + 12 * j) for i in range(7) for j in range(6)], float)
+    centers += rng.uniform(-3, 3, centers.shape)
+    gaussians = [np.exp(-((y - a) ** 2 + (x - b) ** 2) / 4.5) for a, b in centers]
+    plane = sum(blob / blob.sum() for blob in gaussians) + 0.3 / y.size
+    run = made(output=plane[None].astype(np.float32))
+    points = list(iter_features(run, FeatureSelection(points=True, spacing=24, **ONLY)))
+    assert len(points) == len(centers)
+    found = np.array([point.point for point in points]) / 4 - 0.5
+    distances = np.linalg.norm(found[:, None] - centers, axis=2).min(axis=0)
+    assert (distances < 1).mean() > 0.8  # some lie on the borders of tiles
+    masses = [mass for _, mass in place_points(rng.random((60, 70)) / 9, 31, 2)]
+    assert len(masses) == 31
+    assert masses == pytest.approx([1] * 31)
 
 
 def test_blurred_object_is_located(made):
     y, x = np.indices((60, 60))
     plane = np.exp(-((y - 20.3) ** 2 + (x - 31.6) ** 2) / 8).astype(np.float32)
+    plane /= plane.sum()
     (feature,) = iter_features(
         made(output=plane[None]), FeatureSelection(points=True, spacing=64, **ONLY)
     )
     assert feature.point == pytest.approx((4 * 20.8, 4 * 32.1), abs=0.2)
-    assert feature.measurements["mass"] == pytest.approx(plane.sum(), rel=1e-3)
+    assert feature.measurements["mass"] == pytest.approx(1, rel=1e-3)
+
+
+def test_contours_of_a_density_are_smooth_and_state_their_level(made):
+    plane = np.zeros((100, 100), np.float32)
+    plane[20:40:2, 20:40:2], plane[80, 80] = 1, 1  # a crowd of single cells, and one alone
+    run = made(output=plane[None])
+    (crowd,) = iter_features(run, FeatureSelection(contours=True, **ONLY))
+    assert crowd.measurements["sum"] > 80
+    assert crowd.measurements["area px^2"] > 60 * 60
+    level = crowd.measurements["level per mm^2"]
+    # Half of the maximum: a square of 20 cells under a Gaussian of 8, a quarter of them filled.
+    maximum = 0.25 * math.erf(10 / (8 * math.sqrt(2))) ** 2
+    assert level == pytest.approx(0.5 * maximum / (16 * 0.125e-6), rel=0.02)
 
 
 def test_every_detection_is_a_point(made):

@@ -16,6 +16,8 @@ from hrviewer.pyramid import open_pyramid
 from hrviewer.regions import Region
 from hrviewer.runs import Run, run
 from hrviewer.runs.region_measurement import measure_regions
+from hrviewer.runs.region_table import describe_region
+from hrviewer.runs.tissue import find_tissue
 
 IMAGE = picture(301, 398)
 TRIANGLE = Region.from_polygons([[[[20.5, 30], [90, 33.3], [40, 120]]]], "triangle")
@@ -100,6 +102,44 @@ def test_a_rectangle_drawn_is_the_rectangle(tmp_path):
     assert drawn.estimate == given.estimate
     assert_allclose(drawn.output, given.output)
     assert drawn.header["regions"][0]["estimate"]["value"] == pytest.approx(given.estimate["value"])
+
+
+TISSUE_IMAGE = np.full((300, 400, 3), 244, np.uint8)
+TISSUE_IMAGE[40:200, 60:260] = picture(160, 200) // 2
+TISSUE_IMAGE[100:140, 120:160] = 244
+
+
+def test_tissue_is_all_that_counts(tmp_path):
+    with open_pyramid(TISSUE_IMAGE, pixel_size=2) as pyramid:
+        found = find_tissue(pyramid)
+        assert found.area == pytest.approx(160 * 200 - 40 * 40, rel=0.03)
+        done = run(
+            pyramid, toy_bundle(), "patches", tile=32, tissue=found, out=tmp_path / "x.run.zarr",
+            region=[Region.from_rect(Rect(40, 60, 80, 340), "upper")], cache="off", progress=False,
+        )  # fmt: skip
+    (row,) = done.header["regions"]
+    inside = found.clip(Rect(40, 60, 80, 340))
+    assert row["tissue_area"] == pytest.approx(inside.area)
+    assert row["area"] == 80 * 340
+    assert done.header["patches"]["skipped"] > 5
+    assert done.estimate["per_mm2"] == pytest.approx(
+        done.estimate["value"] / (inside.area * 4e-6), rel=1e-6
+    )
+    assert done.estimate["density_of"] == "tissue"
+    assert "per mm² of tissue" in describe_region(row, done.pixel_size)
+    assert any("tissue is" in note for note in done.header["notes"])
+    (again,) = measure_regions(done, [Region.from_rect(Rect(40, 60, 80, 340), "upper")])
+    assert again["estimate"]["value"] == pytest.approx(done.estimate["value"], rel=1e-6)
+    (glass,) = measure_regions(done, [Region.from_rect(Rect(50, 300, 20, 60), "glass")])
+    assert (glass["tissue_area"], glass["area"]) == (0, 1200)
+
+
+def test_no_tissue_is_one_line():
+    with (
+        open_pyramid(np.full((90, 90, 3), 250, np.uint8)) as pyramid,
+        pytest.raises(HrviewerError, match="no tissue was found"),
+    ):
+        find_tissue(pyramid)
 
 
 def test_resuming_with_another_region_is_refused(tmp_path):

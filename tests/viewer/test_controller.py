@@ -213,6 +213,24 @@ def test_regions(model, controller, photo, add, finish):
     assert np.isnan(controller.overlays.maps.rasters["output"].values[0, 0])
 
 
+def test_what_is_drawn_is_counted_on_its_own_layer(model, controller, photo, add, finish):
+    add(model, photo, (0.5, 0.5))
+    model.add_layer(Shapes(np.array([[0, 0], [9, 9]]), shape_type="rectangle", name="annotations"))
+    controller.draw_region()
+    shapes = controller.region_layer()
+    assert shapes.name == "region"
+    shapes.add_polygons(np.array([[19.5, 39.5], [99.5, 39.5], [19.5, 119.5]]))
+    shapes.add_rectangles(np.array([[119.5, 39.5], [139.5, 59.5]]))
+    controller.state.settings.region = "drawn"
+    controller.run_service.start()
+    finish(controller)
+    triangle, rectangle = controller.state.run.header["regions"]
+    assert (triangle["area"], rectangle["area"]) == (pytest.approx(3200), 400)
+    count = photo[120:140, 40:60, 0].sum(dtype=np.float64) / 255
+    assert rectangle["estimate"]["value"] == pytest.approx(count, rel=1e-4)
+    assert any(note.startswith("region 1: ") for note in controller.state.image.notes)
+
+
 def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
     controller.image_loader.open("/nowhere/at-all.svs")
     until_quiet(controller)

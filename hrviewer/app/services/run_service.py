@@ -24,6 +24,7 @@ from hrviewer.formatting import NO_ESTIMATE, describe_estimate
 from hrviewer.paths import unused_path
 from hrviewer.phases import LOADING
 from hrviewer.runs import Run, estimate_to_dict
+from hrviewer.runs.region_table import describe_region
 from hrviewer.strategies import Strategy, aggregation_of
 from hrviewer.units import format_duration, format_si
 
@@ -215,6 +216,7 @@ class RunService:
                 record.interval,
                 started.maps.region,
                 started.spec.pyramid.pixel_size,
+                data_area=None if (mask := started.spec.part[1]) is None else mask.area,
                 synthetic=started.spec.pyramid.synthetic_name,
                 main=started.spec.bundle.roles.get("main"),
                 class_intervals=record.class_intervals,
@@ -242,7 +244,9 @@ def describe_loading(worker: RunWorker) -> str:
 
 def list_notes(run: Run) -> list[str]:
     """Return the notes of a run, first why it is incomplete."""
-    notes = [*run.header["notes"]]
+    rows = run.header.get("regions", ())
+    notes = [f"{row['name']}: {describe_region(row, run.pixel_size)}" for row in rows]
+    notes += run.header["notes"]
     if not run.complete:
         reason = run.incomplete or "not finished"
         notes.insert(0, f"incomplete: {reason}; Resume continues")

@@ -155,7 +155,7 @@ class RunWorker:
             return None
         native, _ = native_scale(network.card, spec.pyramid)
         card = answering_network(models, spec.strategy).card
-        self._maps = empty_result_maps(spec.pyramid, network, card, spec.region)
+        self._maps = empty_result_maps(spec.pyramid, network, card, spec.part[0])
         flops = expected_flops(spec, model_info(network), native)
         self._emit(RunStarted(spec, self._maps, card, flops))
         run = spec.run(
@@ -185,8 +185,9 @@ class RunWorker:
 
 def expected_flops(spec: RunSpec, main: ModelInfo, native: float) -> float:
     """Return a run's expected FLOPs: inference on the whole region once, or the budget."""
-    region = spec.region & spec.pyramid.rect if spec.region else spec.pyramid.rect
-    whole = main.flops_per_pixel() * region.area / native**2
+    within, mask = spec.part
+    region = within & spec.pyramid.rect if within else spec.pyramid.rect
+    whole = main.flops_per_pixel() * (mask or region).area / native**2
     card = main.card.input
     tile = getattr(spec.params, "tile", 0)
     if not tile:

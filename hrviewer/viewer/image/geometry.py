@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.app.image_session import Viewport
+from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.regions import Region
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METADATA_KEY",
+    "drawn_regions",
     "is_aligned",
     "is_image_layer",
     "isotropic_placement",
@@ -33,7 +37,6 @@ __all__ = [
     "pyramid_of",
     "screen_pixel",
     "shape_of",
-    "shapes_rect",
     "viewport_of",
     "visible_rect",
 ]
@@ -68,17 +71,36 @@ def screen_pixel(viewer: ViewerModel, image_layer: Image) -> tuple[float, float]
     return y, x
 
 
-def shapes_rect(viewer: ViewerModel, image_layer: Image, shapes: Shapes, image: Rect) -> Rect:
-    """Return the bounds of the selected shapes, or of the last one drawn; empty if none is."""
-    if not shapes.nshapes:
-        return Rect(0, 0, 0, 0)
-    chosen = sorted(shapes.selected_data) or [shapes.nshapes - 1]
-    corners = [
-        np.asarray(shapes.data_to_world(vertex))[-2:]
-        for index in chosen
-        for vertex in shapes.data[index]
-    ]
-    return _bounds(viewer, image_layer, corners) & image
+def drawn_regions(image_layer: Image, shapes: Shapes, image: Rect) -> list[Region]:
+    """Return the shapes that have an area on the image as regions, named by the layer's features.
+
+    Lines and paths have none, and are left out.
+    """
+    names = shapes.features.get("name")
+    regions = []
+    for index, (kind, vertices) in enumerate(zip(shapes.shape_type, shapes.data, strict=True)):
+        if kind in ("line", "path"):
+            continue
+        corners = ellipse_corners(vertices) if kind == "ellipse" else vertices
+        ring = [pixel_at(image_layer, shapes.data_to_world(corner)) for corner in corners]
+        given = "" if names is None else str(names.iloc[index])
+        name = given if given and given != "nan" else "region"
+        with suppress(ParameterError):  # a click without a drag
+            region = Region.from_polygons([[ring]], name)
+            if region.clip(image) is not None:
+                regions.append(region)
+    return regions
+
+
+def ellipse_corners(box: NDArray[Any]) -> NDArray[np.float64]:
+    """Return an ellipse's outline, ``(n, d)``, from the corners of the box around it."""
+    first, second, opposite, last = np.asarray(box, np.float64)
+    angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)[:, None]
+    across, down = (second - first) / 2, (last - first) / 2
+    outline: NDArray[np.float64] = (
+        (first + opposite) / 2 + np.cos(angle) * across + np.sin(angle) * down
+    )
+    return outline
 
 
 def pixel_at(image_layer: Image, position: Any) -> tuple[float, float]:

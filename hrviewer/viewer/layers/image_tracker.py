@@ -15,15 +15,15 @@ from napari.layers import Image, Layer
 from hrviewer.app.image_session import ImageSession, ImageSource, Viewport
 from hrviewer.app.services.loading import ImageDisplay
 from hrviewer.app.state import AppState
-from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
+from hrviewer.regions import Region
 from hrviewer.viewer.image.geometry import (
     METADATA_KEY,
+    drawn_regions,
     is_image_layer,
     plane_of,
     pyramid_of,
     shape_of,
-    shapes_rect,
     viewport_of,
 )
 from hrviewer.viewer.image.image_layer import image_layers_data, is_channel_of
@@ -98,12 +98,10 @@ class LayerImage(ImageSource):
         """Return the visible part."""
         return viewport_of(self._viewer, self.layer)
 
-    def drawn_region(self) -> Rect:
-        """Return the bounds of the selected shapes."""
+    def drawn_regions(self) -> list[Region]:
+        """Return the shapes on the region layer."""
         shapes = region_layer(self._viewer)
-        if shapes is None:
-            return Rect(0, 0, 0, 0)
-        return shapes_rect(self._viewer, self.layer, shapes, self.rect)
+        return [] if shapes is None else drawn_regions(self.layer, shapes, self.rect)
 
 
 def layer_of(session: ImageSession | None) -> Image | None:

@@ -1,12 +1,13 @@
-"""Region of interest: the shapes that a run is restricted to."""
+"""Regions of interest: the shapes that a run is restricted to, on a layer of their own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari.layers import Image, Shapes
+import numpy as np
+from napari.layers import Image, Layer, Shapes
 
-from hrviewer.viewer.image.geometry import isotropic_placement, screen_pixel
+from hrviewer.viewer.image.geometry import METADATA_KEY, isotropic_placement, screen_pixel
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -18,11 +19,13 @@ LINE_WIDTH = 2.0
 
 
 def region_layer(viewer: ViewerModel) -> Shapes | None:
-    """Return the layer of shapes that regions are drawn on: the active one, or the topmost."""
-    active = viewer.layers.selection.active
-    if isinstance(active, Shapes):
-        return active
-    return next((layer for layer in reversed(viewer.layers) if isinstance(layer, Shapes)), None)
+    """Return the layer that regions are drawn on, never one of annotations; None without any."""
+    return next((layer for layer in viewer.layers if is_region_layer(layer)), None)
+
+
+def is_region_layer(layer: Layer) -> bool:
+    """Return whether regions are drawn on a layer."""
+    return isinstance(layer, Shapes) and "regions" in layer.metadata.get(METADATA_KEY, {})
 
 
 def start_region(viewer: ViewerModel, image_layer: Image) -> None:
@@ -36,6 +39,9 @@ def start_region(viewer: ViewerModel, image_layer: Image) -> None:
             edge_color="#ffd54f",
             edge_width=max(1.0, LINE_WIDTH * (y * x) ** 0.5),
             face_color="transparent",
+            features={"name": np.empty(0, object)},
+            feature_defaults={"name": "region"},
+            metadata={METADATA_KEY: {"regions": True}},
             scale=place["scale"],
             translate=place["translate"],
             units=place["units"],

@@ -5,7 +5,7 @@ import pytest
 from napari.layers import Image, Shapes
 
 from hrviewer.geometry import Rect
-from hrviewer.viewer.image.geometry import pixel_at, screen_pixel, shapes_rect, visible_rect
+from hrviewer.viewer.image.geometry import drawn_regions, pixel_at, screen_pixel, visible_rect
 
 IMAGE = Rect(0, 0, 1000, 2000)
 
@@ -43,16 +43,20 @@ def test_what_is_visible_of_a_turned_layer(model):
     assert screen_pixel(model, turned) == pytest.approx((0.5, 0.5))
 
 
-def test_what_is_drawn(model, base):
-    shapes = Shapes(scale=(0.5, 0.5), translate=(100, 200))
-    model.add_layer(shapes)
-    assert shapes_rect(model, base, shapes, IMAGE).empty
+def test_what_is_drawn(base):
+    names = {"features": {"name": np.empty(0, object)}, "feature_defaults": {"name": "region"}}
+    shapes = Shapes(scale=(0.5, 0.5), translate=(100, 200), **names)
+    assert drawn_regions(base, shapes, IMAGE) == []
     shapes.add_rectangles(np.array([[-0.5, -0.5], [99.5, 199.5]]))
-    shapes.add_rectangles(np.array([[199.5, 199.5], [299.5, 299.5]]))
-    shapes.selected_data = set()
-    assert shapes_rect(model, base, shapes, IMAGE) == Rect(200, 200, 100, 100)
-    shapes.selected_data = {0}
-    assert shapes_rect(model, base, shapes, IMAGE) == Rect(0, 0, 100, 200)
+    shapes.add_polygons(np.array([[199.5, 199.5], [299.5, 199.5], [199.5, 299.5]]))
+    shapes.add_ellipses(np.array([[149.5, 199.5], [50, 100]]))  # center and radii
+    shapes.add_lines(np.array([[0, 0], [50, 50]]))
+    shapes.add_rectangles(np.array([[-99.5, -99.5], [-9.5, -9.5]]))  # not on the image
+    shapes.features.loc[1, "name"] = "tumour"
+    rectangle, triangle, ellipse = drawn_regions(base, shapes, IMAGE)
+    assert (rectangle.name, rectangle.bounds) == ("region", Rect(0, 0, 100, 200))
+    assert (triangle.name, triangle.area) == ("tumour", pytest.approx(5000))
+    assert ellipse.area == pytest.approx(np.pi * 50 * 100, rel=1e-3)
 
 
 def test_a_point(base):
