@@ -94,13 +94,8 @@ def place_points(
             side += max(1, side // 2)
         part *= 1 - min(1.0, 1 / mass) if mass > 0 else 0
         # Only what was taken away, and what the filter mixes with it, has changed.
-        (near_y, wide_y), (near_x, wide_x) = (
-            (
-                slice(max(0, edge.start - margin), edge.stop + margin)
-                for margin in (reach, 2 * reach)
-            )
-            for edge in (rows, columns)
-        )
+        near_y, near_x = padded(rows, reach), padded(columns, reach)
+        wide_y, wide_x = padded(near_y, reach), padded(near_x, reach)
         fresh = gaussian_filter(left[wide_y, wide_x], sigma, mode="constant", truncate=4)
         target = smooth[near_y, near_x]
         y, x = near_y.start - wide_y.start, near_x.start - wide_x.start
@@ -119,3 +114,8 @@ def center_of(
         float((part * y).sum()) / mass + top + 0.5,
         float((part * x).sum()) / mass + left + 0.5,
     )
+
+
+def padded(edge: slice, margin: int) -> slice:
+    """Return a slice that is longer at both ends."""
+    return slice(max(0, edge.start - margin), edge.stop + margin)

@@ -22,6 +22,7 @@ from hrviewer.geometry import Rect
 from hrviewer.io.annotations import read_annotations
 from hrviewer.io.features import Feature
 from hrviewer.pyramid import open_pyramid
+from hrviewer.regions import Region
 from hrviewer.runs import runner
 
 NOTHING = NO_ESTIMATE, ""
@@ -341,7 +342,8 @@ def test_runs_are_compared_with_the_ground_truth_of_their_regions(app, tmp_path,
         Squares, "ground_truth", lambda self, rect: rendered.append(rect) or find(self, rect)
     )
     image = open_image(app, "sample:squares?size=1024&seed=0")
-    image.source.region = region = Rect(64, 128, 256, 320)
+    region = Rect(64, 128, 256, 320)
+    image.source.regions = [Region.from_rect(region)]
     app.state.settings.region = "drawn"
     run(app)
     rendered.clear()

@@ -18,7 +18,7 @@ from hrviewer.app.services.annotation_service import AnnotationService
 from hrviewer.app.state import AppState
 from hrviewer.io.annotations import current_user, timestamp
 from hrviewer.io.features import Feature
-from hrviewer.viewer.image.geometry import placement
+from hrviewer.viewer.image.geometry import METADATA_KEY, placement
 from hrviewer.viewer.layers.image_tracker import layer_of
 from hrviewer.viewer.layers.layer_features import features_of
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
@@ -128,6 +128,8 @@ class AnnotationLayers:
             f for f in features if f.point is None and not is_simple_polygon(f)
         ]
         self.layers = annotation_layers(features, placement(image_layer, 1.0), "annotations")
+        for layer in self.layers:
+            layer.metadata[METADATA_KEY] = {"annotations": True}
         with keep_selection(self._viewer):
             for layer in self.layers:
                 self._viewer.add_layer(layer)

@@ -19,7 +19,18 @@ LINE_WIDTH = 2.0
 
 
 def region_layer(viewer: ViewerModel) -> Shapes | None:
-    """Return the layer that regions are drawn on, never one of annotations; None without any."""
+    """Return the layer whose shapes are regions, never one of annotations.
+
+    It is the active layer of shapes, as of an imported file, otherwise that of drawn regions.
+    """
+    active = viewer.layers.selection.active
+    if isinstance(active, Shapes) and METADATA_KEY not in active.metadata:
+        return active
+    return drawing_layer(viewer)
+
+
+def drawing_layer(viewer: ViewerModel) -> Shapes | None:
+    """Return the layer that regions are drawn on; None without any."""
     return next((layer for layer in viewer.layers if is_region_layer(layer)), None)
 
 
@@ -30,7 +41,7 @@ def is_region_layer(layer: Layer) -> bool:
 
 def start_region(viewer: ViewerModel, image_layer: Image) -> None:
     """Let the user draw a rectangle."""
-    shapes = region_layer(viewer)
+    shapes = drawing_layer(viewer)
     if shapes is None:
         y, x = screen_pixel(viewer, image_layer)
         place, _ = isotropic_placement(image_layer)

@@ -70,7 +70,8 @@ def test_geopandas_reads_every_feature(run, tmp_path):
 
 
 def test_contours_have_measurements(run, tmp_path):
-    path = export(run, tmp_path / "a.geojson", patches=False, annotations=False, contours=True)
+    path = export(run, tmp_path / "a.geojson", patches=False, annotations=False, contours=True,
+                  smoothing=4)  # fmt: skip
     features = json.loads(path.read_text())["features"]
     for feature in features:
         outline = shape(feature["geometry"])
