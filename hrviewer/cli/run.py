@@ -51,6 +51,15 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
+TissueOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|off|FILE",
+        help="Leave out all but tissue: found on a coarse level, or a file of outlines.",
+    ),
+]
+
+
 @command(app)
 def run(
     image: str,
@@ -77,13 +86,7 @@ def run(
             "outlines counts.",
         ),
     ] = None,
-    tissue: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|off|FILE",
-            help="Leave out all but tissue: found on a coarse level, or a file of outlines.",
-        ),
-    ] = "off",
+    tissue: TissueOption = "off",
     series: SeriesOption = None,
     plane: PlaneOption = None,
     channels: ChannelsOption = None,

@@ -258,8 +258,9 @@ class RunSpec:
         if not self.regions or header["estimate"] is None:
             return header
         writer.save()
-        run = UnfinishedRun(writer.path, header)
-        return {**header, "regions": measure_regions(run, self.regions)}
+        return header | {
+            "regions": measure_regions(UnfinishedRun(writer.path, header), self.regions)
+        }
 
     def _area_notes(self, context: PlanContext, data_area: float | None, skipped: int) -> list[str]:
         """Return notes on what of the region counts."""

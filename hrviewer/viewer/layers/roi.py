@@ -1,4 +1,4 @@
-"""Regions of interest: the shapes that a run is restricted to, on a layer of their own."""
+"""Regions: the shapes that a run is restricted to, on a layer of their own."""
 
 from __future__ import annotations
 
