@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.geojson import as_geojson
 from hrviewer.io.region_files import feature_of_region, read_regions
+from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
+from hrviewer.runs.completeness import data_notes
 from hrviewer.strategies import PlanContext
 
 __all__ = [
     "REGIONS",
     "TISSUE",
     "UnfinishedRun",
+    "area_notes",
     "counting_part",
     "read_parts",
-    "tissue_notes",
     "write_parts",
 ]
 
@@ -98,11 +100,18 @@ def read_parts(run: Exportable) -> tuple[list[Region], Region | None]:
     return found[0], found[1][0] if found[1] else None
 
 
-def tissue_notes(tissue: Region | None, context: PlanContext, skipped: int) -> list[str]:
-    """Return a note on what leaving out all but tissue saved, and may have missed."""
+def area_notes(
+    pyramid: Pyramid,
+    tissue: Region | None,
+    context: PlanContext,
+    result: Mapping[str, Any],
+    skipped: int,
+) -> list[str]:
+    """Return notes on what of the region counts: data, tissue, and what skipping the rest saved."""
+    notes = data_notes(pyramid, result["data_area"], context.area)
     if tissue is None:
-        return []
+        return notes
     patches = f"; {skipped:,} patches were skipped" if skipped else ""
     share = context.area / context.region.area
     left_out = "densities are of tissue, and what lies outside is not counted"
-    return [f"tissue is {share:.1%} of the region{patches}: {left_out}"]
+    return [*notes, f"tissue is {share:.1%} of the region{patches}: {left_out}"]

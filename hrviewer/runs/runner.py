@@ -44,7 +44,6 @@ from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
 from hrviewer.runs.completeness import (
     coverage_percent,
-    data_notes,
     describe_incomplete,
     image_is_unchanged,
 )
@@ -52,7 +51,7 @@ from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes
 from hrviewer.runs.header import read_header
 from hrviewer.runs.region_measurement import measure_map, measure_regions, sum_map
 from hrviewer.runs.run import Run
-from hrviewer.runs.run_regions import UnfinishedRun, counting_part, tissue_notes, write_parts
+from hrviewer.runs.run_regions import UnfinishedRun, area_notes, counting_part, write_parts
 from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy, aggregation_of
 
@@ -229,7 +228,7 @@ class RunSpec:
             header["networks"] = used or header["networks"]
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
-            notes += self._area_notes(context, result["data_area"], record.skipped)
+            notes += area_notes(self.pyramid, self.tissue, context, result, record.skipped)
             notes += [*map_sum_notes(result["estimate"]), *writer.journal_notes()]
             if cache is not None and (damaged := cache.damaged - damaged_before):
                 notes.append(f"{damaged} cached results were damaged: they were computed again")
@@ -261,11 +260,6 @@ class RunSpec:
         return header | {
             "regions": measure_regions(UnfinishedRun(writer.path, header), self.regions)
         }
-
-    def _area_notes(self, context: PlanContext, data_area: float | None, skipped: int) -> list[str]:
-        """Return notes on what of the region counts."""
-        notes = data_notes(self.pyramid, data_area, context.area)
-        return notes + tissue_notes(self.tissue, context, skipped)
 
     def chosen(self, context: PlanContext) -> dict[str, Any]:
         """Return the values that the strategy chooses for automatic parameters."""
