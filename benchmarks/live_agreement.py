@@ -85,9 +85,10 @@ def measure_image(image: str, model: str, names: Sequence[str], zooms: Sequence[
                 assert run.estimate is not None
                 for zoom in zooms:
                     cells = live_cells(pyramid, models, name, zoom)
-                    values, interval = combine_cells(cells, True)
-                    assert values is not None
-                    count, live = run.estimate["value"], float(np.sum(values))
+                    together = combine_cells(cells, additive=True)
+                    assert together.values is not None
+                    count, live = run.estimate["value"], float(np.sum(together.values))
+                    interval = together.interval
                     shared = {
                         (result.role, result.patch): result.cost.flops
                         for cell in cells

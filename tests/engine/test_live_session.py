@@ -192,10 +192,10 @@ def test_the_cells_of_a_view_add_up_to_a_run(name, zoom):
         session.follow_view(VIEW, zoom)
         wait(session)
         session.close()
-    values, interval = combine_cells(found, additive=True)
-    assert values[0] == pytest.approx(estimate.values[0], rel=1e-6)
+    together = combine_cells(found, additive=True)
+    assert together.values[0] == pytest.approx(estimate.values[0], rel=1e-6)
     if name == "scanner":  # what cells have in common adds up
-        assert interval == pytest.approx(estimate.interval, rel=0.02)
+        assert together.interval == pytest.approx(estimate.interval, rel=0.02)
 
 
 @pytest.mark.parametrize("fixed", [True, False])

@@ -26,7 +26,8 @@ from hrviewer.models.accuracy import CountError, ModelAccuracy
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, estimate_to_dict, format_estimate, run
 from hrviewer.runs import writer as writer_module
-from hrviewer.runs.estimates import map_sum_notes, sum_map, true_interval
+from hrviewer.runs.estimates import map_sum_notes, true_interval
+from hrviewer.runs.region_measurement import sum_map
 from hrviewer.runs.writer import write_header
 from hrviewer.strategies import Rates
 
@@ -601,13 +602,16 @@ def test_a_model_that_stands_in_for_main_has_the_error_of_main():
 
 
 def test_the_sum_of_a_map_is_that_of_its_data():
+    def total(values):
+        return sum_map(values, 1.0, None, Rect(0, 0, *values.shape[1:]))
+
     values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    assert sum_map(values) == 276
+    assert total(values) == 276
     values[1, 2, 3] = np.nan  # no data
-    assert sum_map(values) == 253
+    assert total(values) == 253
     # In double precision, some rows at a time: single precision ends at 2**24.
-    assert sum_map(np.full((1, 9, 2_100_000), 1, np.uint8).astype(np.float32)) == 18_900_000
-    assert sum_map(np.zeros((1, 0, 5))) == 0
+    assert total(np.full((1, 9, 2_100_000), 1, np.uint8).astype(np.float32)) == 18_900_000
+    assert total(np.zeros((1, 0, 5))) == 0
     assert map_sum_notes({"map_sum": 100.05, "value": 100.0}) == []  # by rounding
     (note,) = map_sum_notes({"map_sum": 80.0, "value": 100.0})
     assert "add up to 80, not to the estimate, 100" in note
