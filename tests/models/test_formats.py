@@ -19,6 +19,7 @@ from tiny_models import CLASSES, MEAN, SIDE, STD
 
 from hrviewer.errors import HrviewerError, UntrustedModelError
 from hrviewer.models import Network, open_bundle
+from hrviewer.models.formats import find_format
 
 
 @pytest.fixture(autouse=True)
@@ -328,3 +329,28 @@ def test_classifiers_of_timm(tmp_path: Path, name: str, rng: np.random.Generator
     net = load(folder)
     got = net(net.card.prepare(pixels)[None])
     np.testing.assert_allclose(got[0, :, 0, 0], wanted[0], atol=1e-4)
+
+
+def test_monai_s_normalisation_and_sizes(tmp_path: Path) -> None:
+    """An empty range is asked for, as is what each image is normalised by; sides may differ."""
+    bundle = tiny_models.monai(tmp_path / "monai")
+    about = bundle / "configs" / "metadata.json"
+    described = json.loads(about.read_text())
+    image = described["network_data_format"]["inputs"]["image"]
+    image["spatial_shape"] = [736, 480]
+    about.write_text(json.dumps(described))
+    drafted = find_format(bundle).draft(bundle)
+    assert drafted.missing == ()
+    assert drafted.fields["input"] | {"scale": 0} == drafted.fields["input"] | {
+        "scale": 0, "tile": 256, "multiple_of": 32, "fixed": False,
+    }  # fmt: skip
+    image["value_range"] = []
+    about.write_text(json.dumps(described))
+    assert find_format(bundle).draft(bundle).missing == ("scale",)
+    image["value_range"] = [0, 1]
+    about.write_text(json.dumps(described))
+    inference = {"preprocessing": {"_target_": "NormalizeIntensityd", "keys": "image"}}
+    (bundle / "configs" / "inference.json").write_text(json.dumps(inference))
+    drafted = find_format(bundle).draft(bundle)
+    assert drafted.missing == ("scale",)
+    assert "each image by its own mean" in drafted.notes[0]

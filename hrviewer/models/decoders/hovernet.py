@@ -26,6 +26,8 @@ SOBEL_SIDE = 21
 """Side of the filter that finds the steps."""
 MARKER_STEP = 0.4
 """Steps above this separate the markers."""
+_TOLERANCE = 5e-3
+"""Largest distance of a sum of probabilities in half precision from 1."""
 MIN_SIZE = 10
 """Pixels of the smallest nucleus, and of the smallest marker."""
 
@@ -59,8 +61,12 @@ class HoverNet(Decoder):
                 best = kinds[i].argmax(axis=0).ravel()
                 votes = np.zeros((m + 1, len(kinds[i])), np.int64)
                 np.add.at(votes, (flat, best), 1)
-                # The most frequent type, unless all is background.
-                classes = votes[1:, 1:].argmax(axis=1)
+                # The most frequent type besides background; where there is none, the best one.
+                sums = [np.bincount(flat, one.ravel().astype(float), m + 1) for one in kinds[i][1:]]
+                unnamed = votes[1:, 1:].sum(axis=1) == 0
+                classes = np.where(
+                    unnamed, np.stack(sums)[:, 1:].argmax(axis=0), votes[1:, 1:].argmax(axis=1)
+                )
             found.append(
                 candidates_from_labels(labels, scores, classes, stride, card.output.margin)
             )
@@ -88,8 +94,11 @@ class HoverNet(Decoder):
             if len(rest) < 2 or rest[1].shape[1] != 2 or (k > 1 and kinds is None):
                 raise self.mismatch(card, f"(2, h, w), (2, h, w) and ({k + 1}, h, w)", outputs)
             nuclei, distances = rest[:2]
-        if nuclei.min() < 0 or nuclei.max() > 1:  # logits
-            nuclei = activate(nuclei, "softmax" if nuclei.shape[1] == 2 else "sigmoid")
+        if nuclei.shape[1] == 2:
+            if np.abs(nuclei.sum(axis=1) - 1).max() > _TOLERANCE:  # logits
+                nuclei = activate(nuclei, "softmax")
+        elif nuclei.min() < 0 or nuclei.max() > 1:
+            nuclei = activate(nuclei, "sigmoid")
         return nuclei[:, -1], distances, kinds
 
 
@@ -103,7 +112,13 @@ def separate_nuclei(probability: NDArray[Any], distances: NDArray[Any]) -> NDArr
     distances
         ``(2, h, w)``: to the center along x and y, from −1 to 1 across each nucleus.
     """
-    from scipy.ndimage import binary_fill_holes, binary_opening, gaussian_filter, label
+    from scipy.ndimage import (
+        binary_dilation,
+        binary_erosion,
+        binary_fill_holes,
+        gaussian_filter,
+        label,
+    )
     from skimage.segmentation import watershed
 
     inside = remove_small(label(probability >= 0.5)[0]) > 0
@@ -112,10 +127,12 @@ def separate_nuclei(probability: NDArray[Any], distances: NDArray[Any]) -> NDArr
     horizontal, vertical = (stretch(part) for part in distances.astype(np.float64))
     steps = np.maximum(1 - stretch(sobel(horizontal, 1)), 1 - stretch(sobel(vertical, 0)))
     steps = np.clip(steps - ~inside, 0, None)
-    relief = -gaussian_filter((1 - steps) * inside, 0.8, truncate=1.25)
+    relief = -gaussian_filter((1 - steps) * inside, 0.8, truncate=1.25, mode="mirror")
     markers = inside & (steps < MARKER_STEP)
     disc = np.array([[0, 0, 1, 0, 0], *[[1] * 5] * 3, [0, 0, 1, 0, 0]], bool)
-    markers = binary_opening(binary_fill_holes(markers), disc)
+    # Opened as OpenCV does it: what lies beyond the border erodes nothing.
+    eroded = binary_erosion(binary_fill_holes(markers), disc, border_value=1)
+    markers = binary_dilation(eroded, disc)
     numbered = remove_small(label(markers)[0])
     found = np.asarray(watershed(relief, numbered, mask=inside), np.int64)
     # Numbers without gaps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from hrviewer.models.formats.base import CardDraft, ModelFormat, has_fields, rea
 __all__ = ["MonaiFormat"]
 
 ORDER = ".onnx", ".ts", ".pt2"
+FREE_MULTIPLE = 32
+"""Multiple of sides of which the description does not give the network's depth; it fits most."""
 
 
 class MonaiFormat(ModelFormat):
@@ -38,7 +41,17 @@ class MonaiFormat(ModelFormat):
             )
         tile, multiple, fixed = _tile(sides)
         channels = int(image.get("num_channels", 3))
-        low, high = (float(v) for v in image.get("value_range", (0, 255)))
+        missing, notes = [], []
+        given = image.get("value_range") or ()
+        if len(given) != 2:
+            missing.append("scale")
+        low, high = map(float, given if len(given) == 2 else (0, 255))
+        inference = _inference_text(path)
+        if re.search(r"NormalizeIntensityd?\b", inference) and "subtrahend" not in inference:
+            missing.append("scale")
+            notes.append("NormalizeIntensity normalises each image by its own mean and deviation")
+        elif re.search(r"ScaleIntensityd?\b", inference):
+            notes.append("ScaleIntensity stretches each image: pixels of 0-255 are taken instead")
         k = int(output.get("num_channels", 1))
         names = output.get("channel_def", {})
         classes = [str(names.get(str(i), f"class {i}")) for i in range(k)]
@@ -52,7 +65,7 @@ class MonaiFormat(ModelFormat):
         predicted: dict[str, Any] = {
             "stride": tile if task == "classification" else 1,
             "classes": classes,
-            "activation": _activation(path, output, k),
+            "activation": _activation(inference, output, k),
         }
         fields: dict[str, Any] = {
             "name": path.name,
@@ -71,7 +84,7 @@ class MonaiFormat(ModelFormat):
             "licence": str(about.get("license", "")),
             "citation": "; ".join(map(str, about.get("references") or [])),
         }
-        return CardDraft(weights, fields)
+        return CardDraft(weights, fields, tuple(dict.fromkeys(missing)), tuple(notes))
 
 
 def _only(path: Path, entries: dict[str, Any], what: str) -> dict[str, Any]:
@@ -108,27 +121,34 @@ def _side(side: Any) -> tuple[int | None, int]:
     multiple = 1
     for number in numbers:
         multiple *= number
-    # Of a power with a free exponent the network's depth is not known: 32 fits most.
-    return None, multiple * (32 if powers else 1)
+    return None, multiple * (FREE_MULTIPLE if powers else 1)
 
 
 def _tile(sides: list[tuple[int | None, int]]) -> tuple[int, int, bool]:
-    """Return tile, multiple and whether the size is fixed."""
+    """Return tile, multiple and whether the size is fixed.
+
+    Sides that differ are an example of a network that takes any: tiles are square.
+    """
     (h, m), (w, n) = sides
-    if h is not None and w is not None:
-        return max(h, w), 1, True
-    multiple = max(m, n)
+    if h is not None and h == w:
+        return h, 1, True
+    multiple = FREE_MULTIPLE if h is not None and w is not None else max(m, n)
     return max(multiple, 256 // multiple * multiple), multiple, False
 
 
-def _activation(path: Path, output: dict[str, Any], k: int) -> str:
-    """Return the activation of the inference's postprocessing."""
-    if output.get("type") == "probabilities":
-        return "none"
+def _inference_text(path: Path) -> str:
+    """Return the configuration of inference, JSON or YAML."""
     text = ""
     for file in sorted((path / "configs").glob("inference.*")):
         if file.stat().st_size < 1 << 20:
             text += file.read_text("utf-8", errors="replace")
+    return text
+
+
+def _activation(text: str, output: dict[str, Any], k: int) -> str:
+    """Return the activation of the inference's postprocessing."""
+    if output.get("type") == "probabilities":
+        return "none"
     for name in ("softmax", "sigmoid"):
         if f'"{name}": true' in text.lower() or f"{name}: true" in text.lower():
             return name
