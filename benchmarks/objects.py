@@ -11,6 +11,8 @@ One JSON object is printed. So many boxes of 20 to 40 pixels are spread over an 
     Showing that raster in its layer (on the window's thread).
 ``lines_draw_s``, ``lines_show_s``, ``lines``
     The same at full resolution, where objects are lines.
+``oriented_merge_s``
+    Non-maximum suppression of 9,000 oriented boxes at random places of 640 × 640 pixels.
 ``score_s``
     Another least score: drawing and showing.
 """
@@ -86,7 +88,29 @@ def measure(n: int, per_object: int) -> dict[str, Any]:
     near = Rect(side // 2, side // 2, *SCREEN) & image
     found["lines_draw_s"], found["lines_show_s"] = show(near, 1.0)
     found["lines"] = len(layers.lines.data)
+    oriented = oriented_boxes(9000, 640, rng)
+    found["oriented_merge_s"], _ = timed(lambda: merge_objects(oriented, MergeSettings(score=0.05)))
     return found
+
+
+def oriented_boxes(n: int, side: int, rng: np.random.Generator) -> Any:
+    """Return oriented boxes of 20 to 120 pixels, of three classes."""
+    from hrviewer.objects import DetectedObjects
+
+    center, angle = rng.uniform(0, side, (n, 1, 2)), rng.uniform(0, math.pi, n)
+    half = rng.uniform(10, 60, (n, 2))
+    signs = np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]])
+    along, across = np.moveaxis(signs * half[:, None], -1, 0)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    rings = center + np.stack([along * cos - across * sin, along * sin + across * cos], axis=2)
+    low, high = rings.min(axis=1), rings.max(axis=1)
+    return DetectedObjects(
+        np.concatenate([low, high - low], axis=1),
+        rng.uniform(0.05, 1, n).astype(np.float32),
+        rng.integers(0, 3, n),
+        lengths=np.full(n, 4),
+        corners=rings.reshape(-1, 2),
+    )
 
 
 if __name__ == "__main__":

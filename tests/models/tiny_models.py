@@ -176,11 +176,15 @@ def yolox(path: Path) -> Path:
 
 
 def transformers(folder: Path, kind: str = "detr") -> Path:
-    """An export of optimum: DETR with logits and boxes, or a classifier."""
+    """An export of optimum: DETR with logits and boxes, a classifier, or a segmentation."""
     k = len(CLASSES)
     folder.mkdir(parents=True, exist_ok=True)
     labels = {str(i): name for i, name in enumerate(CLASSES)}
-    name = {"detr": "DetrForObjectDetection", "classify": "ViTForImageClassification"}[kind]
+    name = {
+        "detr": "DetrForObjectDetection",
+        "classify": "ViTForImageClassification",
+        "segment": "SegformerForSemanticSegmentation",
+    }[kind]
     config = {"model_type": kind, "architectures": [name], "id2label": labels}
     (folder / "config.json").write_text(json.dumps(config))
     prepared = {
@@ -193,8 +197,8 @@ def transformers(folder: Path, kind: str = "detr") -> Path:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
     path = folder / "model.onnx"
-    if kind == "classify":
-        classify(path)
+    if kind != "detr":
+        classify(path) if kind == "classify" else segment(path, k, side=SIDE)
         return folder
     nodes, weights = heads(4 + k + 1, np.r_[np.zeros(4 + k), -1])
     weights["parts"] = np.array([4, k + 1])
@@ -220,8 +224,8 @@ def classify(path: Path, side: int = SIDE) -> Path:
     return write_graph(path, nodes, weights, outputs, shape=("n", 3, side, side))
 
 
-def segment(path: Path, k: int = 2, sigmoid: bool = False) -> Path:
-    """A segmentation network of free size, to logits or probabilities, halo 2."""
+def segment(path: Path, k: int = 2, sigmoid: bool = False, side: int | None = None) -> Path:
+    """A segmentation network of free or fixed size, to logits or probabilities, halo 2."""
     nodes = [
         node("Conv", ["images", "w"], ["a"], kernel_shape=[3, 3], pads=[1] * 4),
         node("Relu", ["a"], ["r"]),
@@ -229,7 +233,24 @@ def segment(path: Path, k: int = 2, sigmoid: bool = False) -> Path:
     ]
     nodes += [node("Sigmoid", ["z"], ["output"])] if sigmoid else []
     weights = {"w": random(8, 3, 3, 3), "v": random(k, 8, 3, 3, seed=1)}
-    outputs = {"output": ("n", k, "h", "w")}
+    h, w = side or "h", side or "w"
+    outputs = {"output": ("n", k, h, w)}
+    return write_graph(path, nodes, weights, outputs, shape=("n", 3, h, w))
+
+
+def instances(path: Path, decode: str) -> Path:
+    """Maps of instances of free size, as StarDist, Cellpose or HoVer-Net have them, halo 1."""
+    channels = {"stardist": [1, 32], "cellpose": [3], "hovernet": [2, 2]}[decode]
+    nodes, weights, outputs = [], {}, {}
+    for i, k in enumerate(channels):
+        last = f"out{i}"
+        rays = decode == "stardist" and i == 1
+        raw = f"z{i}" if decode == "stardist" else last
+        nodes.append(node("Conv", ["images", f"w{i}"], [raw], kernel_shape=[3, 3], pads=[1] * 4))
+        if decode == "stardist":
+            nodes.append(node("Softplus" if rays else "Sigmoid", [raw], [last]))
+        weights[f"w{i}"] = random(k, 3, 3, 3, seed=i, spread=3.0)
+        outputs[last] = ("n", k, "h", "w")
     return write_graph(path, nodes, weights, outputs, shape=("n", 3, "h", "w"))
 
 
@@ -434,6 +455,8 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "YOLOX": lambda folder: yolox(folder / "yolox.onnx"),
     "transformers DETR": lambda folder: transformers(folder / "detr"),
     "transformers classifier": lambda folder: transformers(folder / "vit", "classify"),
+    "transformers segmentation": lambda folder: transformers(folder / "segformer", "segment"),
+    "timm": lambda folder: timm_folder(folder / "timm"),
     "WSInfer": lambda folder: wsinfer(folder / "wsinfer"),
     "TorchScript": lambda folder: torchscript(folder / "scripted.pt"),
     "torch.export": lambda folder: torch_export(folder / "exported.pt2"),
@@ -442,6 +465,12 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "MONAI ONNX": lambda folder: monai(folder / "monai"),
     "MONAI TorchScript": lambda folder: monai(folder / "monai-ts", "ts"),
     "ONNX classifier": lambda folder: classify(folder / "classifier.onnx"),
+    **{
+        name: lambda folder, name=name: instances(
+            folder / f"{name.lower()}.onnx", name.lower().replace("-", "")
+        )
+        for name in ("StarDist", "Cellpose", "HoVer-Net")
+    },
     "ONNX segmentation": lambda folder: segment(folder / "segmentation.onnx"),
 }
 """Writers by kind; each takes a folder and returns the path to give as ``--model``."""

@@ -39,8 +39,10 @@ from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 
 __all__ = ["CompareTab"]
 
-COLUMNS = ("strategy", "estimate", "error", "FLOP", "of\nonce", "of\npatches", "time")
+COLUMNS = ("strategy", "estimate", "error", "AP50", "FLOP", "of\nonce", "of\npatches", "time")
+PRECISION = COLUMNS.index("AP50")
 COLUMN_TIPS = {
+    "AP50": "Average precision of detected objects at an intersection over union of 0.5",
     "of\nonce": "FLOPs over those of the model once on every pixel",
     "of\npatches": "FLOPs over those of patches at its defaults",
 }
@@ -245,6 +247,8 @@ class CompareTab(QWidget):
                 item.setToolTip(run_tooltip(entry))
                 self.table.setItem(index, column, item)
         self.table.setSortingEnabled(True)
+        detects = any(entry.row["ap50"] is not None for entry in entries)
+        self.table.setColumnHidden(PRECISION, not detects)
         self._fit_columns()
         for entry in entries:
             if entry.path in kept:
@@ -282,6 +286,7 @@ class CompareTab(QWidget):
                 "–" if error is None else format_signed(error),
                 None if error is None else abs(error),
             ),
+            NumberItem("–" if row["ap50"] is None else f"{row['ap50']:.3f}", row["ap50"]),
             NumberItem(format_si(row["flops"]), row["flops"]),
             *(
                 NumberItem("–" if part is None else f"{part:.2g}", part)
