@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -23,7 +24,13 @@ from hrviewer.viewer.demo.window_driver import (
 from hrviewer.viewer.view import View, view
 
 IMAGES = Path(__file__).parent / "images"
-STRATEGIES = "patches", "uniform", "zoom"
+RUNS: list[tuple[str, dict[str, Any], str]] = [
+    ("patches", {}, ""),
+    ("patches", {"halo": 0}, ""),
+    ("uniform", {}, "80%"),
+    ("zoom", {}, "80%"),
+]
+"""Strategies, parameters and budgets."""
 
 
 def main(image: str, model: str) -> None:
@@ -38,28 +45,31 @@ def main(image: str, model: str) -> None:
     controller.live.set_enabled(True)
     move_camera(opened, (h / 2, w * 0.6), 0.9)
     process_events_for(1)
-    session = controller.live.session
-    wait_until(lambda: session is None or not session.pending, 600)
+    live = controller.live
+    wait_until(lambda: live.session is not None or not live.enabled, 300)
+    wait_until(lambda: live.session is None or not live.session.pending, 600)
     settle(opened)
     picture(opened, "live")
     controller.live.set_enabled(False)
 
     with tempfile.TemporaryDirectory() as folder:
-        for strategy in STRATEGIES:
+        for number, (strategy, params, budget) in enumerate(RUNS):
             state.set_strategy(strategy)
-            controller.run_service.start(out=Path(folder) / f"{strategy}.run.zarr")
+            state.settings.params, state.settings.budget = params, budget
+            controller.run_service.start(out=Path(folder) / f"{number}.run.zarr")
             wait_until(lambda: state.run_state != "starting", 600)
             wait_until(lambda: state.run_state == "idle", 1800)
         opened.viewer.reset_view()
         show_tab(opened, "Compare")
         service = controller.compare_service
         wait_until(lambda: service.is_ready and not service.is_running, 600)
-        entries = {entry.strategy: entry for entry in service.entries}
-        opened.panel.compare_tab.select_run(entries["patches"], add=False)
+        opened.panel.compare_tab.select_run(service.entries[0], add=False)
         settle(opened)
         picture(opened, "compare")
         show_tab(opened, "Export")
         settle(opened)
+        opened.panel.export_tab.path.setText("boats.geojson")
+        process_events_for(0.5)
         picture(opened, "export")
         opened.close()
 

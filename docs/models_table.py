@@ -123,7 +123,7 @@ def compare(name: str, path: Path, model: Any, image: np.ndarray, run: Any) -> s
     from hrviewer.geometry import Patch, Rect
     from hrviewer.strategies import input_rect
 
-    if name in (*INSTANCES, "timm", "ultralytics obb"):
+    if name in (*INSTANCES, "ultralytics obb"):
         return "in `tests`"
     network = model.bundle.load("main", "cpu")
     weights, card = model.bundle.weights("main"), network.card

@@ -456,7 +456,6 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "transformers DETR": lambda folder: transformers(folder / "detr"),
     "transformers classifier": lambda folder: transformers(folder / "vit", "classify"),
     "transformers segmentation": lambda folder: transformers(folder / "segformer", "segment"),
-    "timm": lambda folder: timm_folder(folder / "timm"),
     "WSInfer": lambda folder: wsinfer(folder / "wsinfer"),
     "TorchScript": lambda folder: torchscript(folder / "scripted.pt"),
     "torch.export": lambda folder: torch_export(folder / "exported.pt2"),

@@ -37,7 +37,7 @@ class GeojsonWriter(RunWriter):
     """GeoJSON writer."""
 
     suffixes = (".geojson",)
-    description = "patches, contours, points: QuPath, GIS"
+    description = "patches, objects, contours, points: QuPath, GIS"
     Settings = GeojsonSettings
 
     def write(

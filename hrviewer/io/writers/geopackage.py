@@ -34,7 +34,7 @@ class GeopackageWriter(RunWriter):
     """GeoPackage writer: a layer for each kind of feature, its measurements as columns."""
 
     suffixes = (".gpkg",)
-    description = "patches, contours, points on the map: QGIS"
+    description = "patches, objects, contours, points on the map: QGIS"
     Settings = FeatureSelection
 
     def unsupported_reason(self, run: Exportable) -> str | None:

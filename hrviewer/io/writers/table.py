@@ -40,7 +40,7 @@ class CsvWriter(TableWriter):
     """CSV writer: UTF-8, commas, decimal points; units are part of the column names."""
 
     suffixes = (".csv",)
-    description = "a table of patches, points or contours: R, Excel"
+    description = "a table of patches, objects, points or contours: R, Excel"
 
     def open(self, target: Path, schema: Any) -> AbstractContextManager[Any]:
         """Open a CSV file."""

@@ -196,6 +196,10 @@ def run_tooltip(entry: RunEntry) -> str:
             for title, key in (("error", "class_error"), ("Dice", "dice"))
             if row[key] and len(row[key]) <= MAX_CLASSES
         ),
+        "" if row["ap50"] is None else f"average precision {row['ap50']:.3f} at an overlap of 0.5",
+        ""
+        if row["of_once_per_pixel"] is None
+        else f"{row['of_once_per_pixel']:.3g} of the model once per pixel",
         f"{format_si(row['flops'], 'FLOP')} · {format_duration(row['wall_s'])} · {header['model']}",
         str(header["started"])[:16].replace("T", " "),
         entry.label.note,

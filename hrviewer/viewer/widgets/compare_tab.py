@@ -248,7 +248,9 @@ class CompareTab(QWidget):
                 self.table.setItem(index, column, item)
         self.table.setSortingEnabled(True)
         detects = any(entry.row["ap50"] is not None for entry in entries)
+        # There is room for one of them; the tooltip has both.
         self.table.setColumnHidden(PRECISION, not detects)
+        self.table.setColumnHidden(COLUMNS.index("of once"), detects)
         self._fit_columns()
         for entry in entries:
             if entry.path in kept:
