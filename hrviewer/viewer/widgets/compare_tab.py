@@ -250,7 +250,7 @@ class CompareTab(QWidget):
         detects = any(entry.row["ap50"] is not None for entry in entries)
         # There is room for one of them; the tooltip has both.
         self.table.setColumnHidden(PRECISION, not detects)
-        self.table.setColumnHidden(COLUMNS.index("of once"), detects)
+        self.table.setColumnHidden(COLUMNS.index("of\nonce"), detects)
         self._fit_columns()
         for entry in entries:
             if entry.path in kept:
