@@ -165,3 +165,17 @@ def test_ambiguous_outputs_need_their_task(tmp_path):
     assert read(path)["output"]["units"] == ["m"]
     out = open_bundle(path).load("main", "cpu")(np.zeros((1, 3, 64, 64), np.float32))
     assert out.shape == (1, 1, 64, 64)
+
+
+def test_logits_between_0_and_1_are_no_probabilities(tmp_path):
+    """A convolution without an activation gives logits, even where they happen to be small."""
+    import onnx
+
+    path = tiny_models.segment(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        scaled = np.abs(onnx.numpy_helper.to_array(tensor)) * 0.01
+        tensor.CopyFrom(onnx.numpy_helper.from_array(scaled, tensor.name))
+    onnx.save(model, path)
+    call("models", "init", path, *SCALE, "--classes", "a,b")
+    assert read(path)["output"]["activation"] == "softmax"

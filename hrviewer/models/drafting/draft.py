@@ -163,7 +163,7 @@ def _output(
     if answers.activation is not None:
         output["activation"] = answers.activation
     elif task in ("segmentation", "classification", "multi-label"):
-        output["activation"] = _activation(task, k, outputs, notes)
+        output["activation"] = _activation(task, k, outputs, notes, found.ends_linearly)
     return task, output, k
 
 
@@ -184,15 +184,23 @@ def _ask_task(path: Path, k: int, per_tile: bool) -> str:
     raise ModelError(f"{path} gives {what}, which may be several things: give its --task, {tasks}")
 
 
-def _activation(task: str, k: int, outputs: Sequence[Any], notes: list[str]) -> str:
-    """Return the activation that is still to be applied to outputs for noise."""
+def _activation(task: str, k: int, outputs: Sequence[Any], notes: list[str], linear: bool) -> str:
+    """Return the activation that is still to be applied to outputs for noise.
+
+    Outputs of linear operations may lie between 0 and 1 by chance.
+    """
     values = np.concatenate([out.reshape(1, -1, *out.shape[2:]) for out in outputs], axis=1)
     low, high = float(values.min()), float(values.max())
-    if k > 1 and low >= 0 and np.abs(values.sum(axis=1) - 1).max() < 5e-3:
+    if not linear and k > 1 and low >= 0 and np.abs(values.sum(axis=1) - 1).max() < 5e-3:
         notes.append("the outputs sum to 1: no activation is applied")
         return "none"
     # A few values lie between 0 and 1 by chance.
-    if low >= 0 and high <= 1 and (values.size >= MIN_VALUES or task == "multi-label"):
+    if (
+        not linear
+        and low >= 0
+        and high <= 1
+        and (values.size >= MIN_VALUES or task == "multi-label")
+    ):
         notes.append("the outputs lie between 0 and 1: no activation is applied")
         return "none"
     chosen = "softmax" if k > 1 and task != "multi-label" else "sigmoid"

@@ -22,6 +22,7 @@ MULTIPLES = 1, 2, 4, 8, 14, 16, 28, 32, 64
 """Multiples of which the sides of an input may have to be."""
 SIDES = 224, 256, 512, 96
 """Sides that are tried where an input of any size is declared, but not every one runs."""
+LINEAR_OPERATIONS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 CHANNELS = 3, 1, 4
 """Numbers of channels that are tried where none is declared."""
 
@@ -44,6 +45,8 @@ class MeasuredFile:
         Input pixels per value of the first map; the tile where there is none.
     is_uint8 : bool
         Whether it takes 8-bit pixels, unscaled.
+    ends_linearly : bool
+        Whether the outputs are those of convolutions or matrix products, and so no probabilities.
     """
 
     channels: int
@@ -55,6 +58,7 @@ class MeasuredFile:
     margin: int = 0
     stride: float = 0.0
     is_uint8: bool = False
+    ends_linearly: bool = False
 
 
 def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
@@ -73,7 +77,7 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
         If the network takes no single image, or nothing runs.
     """
     if path.suffix.lower() == ".onnx":
-        run, shape, names, is_uint8 = _open_onnx(path)
+        run, shape, names, is_uint8, linear = _open_onnx(path)
     else:
         from hrviewer.models.loaders.torch import to_arrays
         from hrviewer.models.loaders.torch_program import open_program
@@ -86,7 +90,8 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
             with torch.inference_mode():
                 return to_arrays(program(torch.from_numpy(batch)))
 
-        shape, names, is_uint8 = declared or (None, None, None, None), (), False
+        shape, names = declared or (None, None, None, None), ()
+        is_uint8 = linear = False
     c, h, w = shape[1:]
     if h is not None and h != w:
         raise ModelError(
@@ -97,7 +102,14 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
             outputs, error = _try(run, channels, side)
             if outputs is not None:
                 found = MeasuredFile(
-                    channels, side, 1, h is not None, names, tuple(outputs), is_uint8=is_uint8
+                    channels,
+                    side,
+                    1,
+                    h is not None,
+                    names,
+                    tuple(outputs),
+                    is_uint8=is_uint8,
+                    ends_linearly=linear,
                 )
                 return _measure_sizes(run, found, wanted=tile)
     raise ModelError(
@@ -106,8 +118,12 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
     )
 
 
-def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...], bool]:
-    """Return a function that runs a graph, its input's shape and its outputs' names."""
+def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...], bool, bool]:
+    """Return a function that runs a graph, and what is known of it.
+
+    Its input's shape, its outputs' names, whether it takes 8-bit pixels and whether it ends in
+    linear operations.
+    """
     graph = summarize_graph(path)  # says so where onnx is missing
     import onnxruntime
 
@@ -151,7 +167,8 @@ def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...]
         return outputs
 
     names = tuple(output.name for output in graph.outputs)
-    return run, tuple(sides), names, image.dtype == "uint8"
+    linear = bool(graph.final_operations) and graph.final_operations <= LINEAR_OPERATIONS
+    return run, tuple(sides), names, image.dtype == "uint8", linear
 
 
 def _try(run: Run, channels: int, side: int) -> tuple[Sequence[Floats] | None, str]:

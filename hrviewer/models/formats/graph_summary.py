@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import ModelError
+from hrviewer.models.loaders.graph import final_operations
 
 __all__ = ["GraphSummary", "TensorSummary", "summarize_graph"]
 
@@ -33,6 +34,7 @@ class GraphSummary:
     outputs: tuple[TensorSummary, ...]
     metadata: dict[str, str]
     producer: str = ""
+    final_operations: frozenset[str] = frozenset()
 
 
 def summarize_graph(path: Path) -> GraphSummary:
@@ -67,6 +69,7 @@ def summarize_graph(path: Path) -> GraphSummary:
         tuple(_summarize(onnx, v) for v in model.graph.output),
         {entry.key: entry.value for entry in model.metadata_props},
         model.producer_name,
+        final_operations(model.graph),
     )
 
 

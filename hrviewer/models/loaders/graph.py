@@ -12,7 +12,7 @@ from typing import Any
 
 from hrviewer.errors import ModelError
 
-__all__ = ["OnnxGraph"]
+__all__ = ["OnnxGraph", "final_operations"]
 
 Shape = tuple[int, ...]
 
@@ -68,6 +68,27 @@ _TRIVIAL_OPS = {
 """Operations that change no value."""
 
 
+def final_operations(graph: Any, names: Sequence[str] = ()) -> frozenset[str]:
+    """Return the operations that make a graph's outputs, past reshapes, casts and the like.
+
+    Parameters
+    ----------
+    graph
+        An ``onnx.GraphProto``.
+    names
+        Names of outputs; all by default.
+    """
+    made = {name: node for node in graph.node for name in node.output}
+    found = set()
+    for name in names or [value.name for value in graph.output]:
+        node = made.get(name)
+        while node is not None and node.op_type in _TRIVIAL_OPS and node.input:
+            node = made.get(node.input[0])
+        if node is not None:
+            found.add(str(node.op_type))
+    return frozenset(found)
+
+
 class OnnxGraph:
     """Nodes of a model, without its weights.
 
@@ -111,16 +132,8 @@ class OnnxGraph:
         return total
 
     def final_operations(self, names: Sequence[str] = ()) -> frozenset[str]:
-        """Return the operations that make the outputs, past reshapes, casts and the like."""
-        made = {name: node for node in self._model.graph.node for name in node.output}
-        found = set()
-        for name in names or [value.name for value in self._model.graph.output]:
-            node = made.get(name)
-            while node is not None and node.op_type in _TRIVIAL_OPS and node.input:
-                node = made.get(node.input[0])
-            if node is not None:
-                found.add(str(node.op_type))
-        return frozenset(found)
+        """Return the operations that make the outputs; see `final_operations`."""
+        return final_operations(self._model.graph, names)
 
     def largest_layer_bytes(self, input_name: str, shape: Shape) -> float | None:
         """Return the bytes that one node reads and writes, at most; None if sizes are unknown."""
