@@ -65,6 +65,11 @@ def main(slide: str, *names: str) -> None:
         if "map" in names:
             opened = open_slide(slide, models["unet"], folder / "unet")
             run(opened, "patches")
+            legend = opened.panel.overlay_legend
+            legend.rows["patches"].checkbox.setChecked(False)
+            glass, *_ = legend.classes_button.menu().actions()
+            glass.setChecked(False)
+            process_events_for(1)
             screenshot(opened, IMAGES / "classes_map.png")
             opened.close()
         if {"compare", "export"} & {*names}:

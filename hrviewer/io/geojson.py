@@ -35,11 +35,12 @@ ROLE_COLORS = {
 }
 """Colors of model roles, from viridis."""
 
-MORE_COLORS = ((240, 228, 66), (0, 114, 178), (153, 153, 153), (102, 51, 0), (0, 68, 27))
-"""Further ones, for maps of many classes."""
-
 OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167))
 """Okabe and Ito's colors for classes, which color-blind people can distinguish."""
+
+MAP_COLORS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0),
+              (240, 228, 66), (0, 114, 178), (153, 153, 153))  # fmt: skip
+"""The same and the rest of theirs, in the order of a map's classes."""
 
 QUPATH_TYPES = {
     "patch": "tile",
@@ -58,21 +59,14 @@ NOT_ANNOTATIONS = "neither GeoJSON, COCO nor an annotation of the Digital Slide 
 
 
 def class_colors(labels: Sequence[str]) -> list[tuple[int, int, int]]:
-    """Return a colour for each class of a map, `class_color` where it is free: all differ.
+    """Return a colour for each class of a map, by their order: neighbours are far apart.
 
     Examples
     --------
     >>> len(set(class_colors([f"class {i}" for i in range(40)])))
     40
     """
-    free = [*dict.fromkeys([*OKABE_ITO, *MORE_COLORS])]
-    found: list[tuple[int, int, int]] = []
-    for i, label in enumerate(labels):
-        wanted = class_color(label)
-        if wanted in found:
-            wanted = next((color for color in free if color not in found), hue_color(i))
-        found.append(wanted)
-    return found
+    return [MAP_COLORS[i] if i < len(MAP_COLORS) else hue_color(i) for i in range(len(labels))]
 
 
 def hue_color(i: int) -> tuple[int, int, int]:

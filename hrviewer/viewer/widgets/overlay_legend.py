@@ -138,7 +138,7 @@ class OverlayLegend(QWidget):
             if overlays.maps.class_index is None:
                 self.class_box.addItem("all classes", None)
             if overlays.maps.exclusive:
-                self.class_box.addItem("most likely class", MOST_LIKELY)
+                self.class_box.addItem("most likely", MOST_LIKELY)
             for i, name in enumerate(classes):
                 self.class_box.addItem(name, i)
             self._list_classes(overlays)
