@@ -46,7 +46,7 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
     shown = controller.overlays.attention_layers
     assert [layer.name for layer in shown] == ["merged", "attention received", "attention"]
     names = [layer.name for layer in model.layers]
-    assert names.index("attention") < names.index("output")
+    assert names.index("attention") < names.index(controller.overlays.layers["output"].name)
     assert not shown.any_visible
     looks = shown.attention.weights
     assert looks[16, 4] == 1

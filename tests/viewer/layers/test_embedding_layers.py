@@ -23,7 +23,11 @@ def test_a_run_shows_its_embeddings_and_a_click_their_similarity(controller, mod
     assert errors(controller) == []
     coded = controller.overlays.embedding_layers
     names = [layer.name for layer in model.layers]
-    assert names.index("embeddings") < names.index("similarity") < names.index("output")
+    assert (
+        names.index("embeddings")
+        < names.index("similarity")
+        < names.index(controller.overlays.layers["output"].name)
+    )
     assert not coded.colours.visible
     assert (coded.embeddings.colours[..., 3] == 255).all()
 

@@ -17,7 +17,7 @@ def test_overlays_hide_while_another_image_is_current(model, controller, photo, 
     controller.run_service.start()
     finish(controller)
     before = visible(controller)
-    assert "output" in before
+    assert "output: things per megapixel" in before
     second = add(model, picture(200, 200, seed=3))
     assert controller.image_layer is second
     assert visible(controller) == set()
