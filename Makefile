@@ -6,10 +6,12 @@ BIN := .venv/bin
 HEADLESS := scripts/headless.sh
 PYTEST := $(HEADLESS) $(BIN)/python -m pytest
 ARGS ?=
+# How long to fuzz: make fuzz MINUTES=60
+MINUTES ?= 10
 # An image of yours for the demo: make demo SLIDE=path
 SLIDE ?=
 
-.PHONY: help demo test coverage test-slow test-timm soak lint format bench clean
+.PHONY: help demo test coverage test-slow test-timm fuzz soak lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +20,7 @@ help:
 	@echo "make coverage   the same, with the lines that no test covers"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-timm  the tests of timm's networks, with timm in build/timm"
+	@echo "make fuzz       random damage to every kind of file that is opened: make fuzz MINUTES=10"
 	@echo "make soak       hundreds of random views with Live on: nothing stale, leaked or growing"
 	@echo "make lint       ruff, mypy, import contracts, words, structure, the napari manifest"
 	@echo "make format     let ruff fix what it can"
@@ -50,6 +53,9 @@ build/timm: constraints.txt | .venv/.ready
 
 test-timm: build/timm
 	PYTHONPATH="$(CURDIR)/build/timm:$$PYTHONPATH" $(BIN)/python -m pytest tests/models/test_timm.py tests/models/test_timm_vit.py $(ARGS)
+
+fuzz: .venv/.ready
+	$(BIN)/python scripts/fuzz.py --minutes $(MINUTES) $(ARGS)
 
 soak: .venv/.ready
 	$(PYTEST) -m soak $(ARGS)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hrviewer.engine.budget import Budget as Budget
     from hrviewer.errors import BudgetError as BudgetError
     from hrviewer.errors import ClaimedError as ClaimedError
+    from hrviewer.errors import DeviceMemoryError as DeviceMemoryError
     from hrviewer.errors import DisplayError as DisplayError
     from hrviewer.errors import GroundTruthError as GroundTruthError
     from hrviewer.errors import HrviewerError as HrviewerError
@@ -68,6 +69,7 @@ _HOMES = {
     "Budget": "hrviewer.engine.budget:Budget",
     "BudgetError": "hrviewer.errors:BudgetError",
     "ClaimedError": "hrviewer.errors:ClaimedError",
+    "DeviceMemoryError": "hrviewer.errors:DeviceMemoryError",
     "DisplayError": "hrviewer.errors:DisplayError",
     "GroundTruthError": "hrviewer.errors:GroundTruthError",
     "HrviewerError": "hrviewer.errors:HrviewerError",

@@ -12,6 +12,7 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BudgetError",
     "ClaimedError",
+    "DeviceMemoryError",
     "DisplayError",
     "GroundTruthError",
     "HrviewerError",
@@ -29,10 +31,14 @@ __all__ = [
     "UntrustedModelError",
     "WriteError",
     "format_error",
+    "printable",
     "short_message",
     "validation_error",
     "write_error",
 ]
+
+CONTROL_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of characters that control how others are shown, or break lines."""
 
 WRITE_ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or choose another place",
@@ -60,6 +66,10 @@ class ModelError(HrviewerError):
 
 class UntrustedModelError(ModelError):
     """A model that can run code when opened, without the user's trust in its source."""
+
+
+class DeviceMemoryError(ModelError, MemoryError):
+    """A model that does not fit into a device's memory."""
 
 
 class ParameterError(HrviewerError, ValueError):
@@ -92,12 +102,31 @@ class ClaimedError(WriteError):
 
 def format_error(error: BaseException) -> str:
     """Return the line that the user reads; for an unexpected error it begins with its type."""
-    return str(error) if isinstance(error, HrviewerError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, HrviewerError) else f"{type(error).__name__}: {error}"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    r"""Return text with its control characters escaped, as those in names of files and classes.
+
+    They could recolour, overwrite or reorder what a terminal shows.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31m.png"))
+    a\x1b[31m.png
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if category(c) in CONTROL_CATEGORIES else c
+        for c in text
+    )
 
 
 def short_message(error: BaseException, max_length: int = 160) -> str:
     """Return another library's error message on one line of at most `max_length` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 

@@ -27,6 +27,7 @@ from hrviewer.errors import HrviewerError
         ("DisplayError", Exception),
         ("WriteError", OSError),
         ("ClaimedError", OSError),
+        ("DeviceMemoryError", MemoryError),
     ],
 )
 def test_each_is_an_hrviewer_error_and_a_builtin_one(name, builtin):

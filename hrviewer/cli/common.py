@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from hrviewer.errors import HrviewerError, write_error
+from hrviewer.errors import HrviewerError, printable, write_error
 from hrviewer.geometry import Rect
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ __all__ = [
     "parse_region_or_file",
     "print_json",
     "print_message",
+    "print_path",
     "print_rows",
 ]
 
@@ -231,7 +232,7 @@ def report_errors(debug: bool) -> Iterator[None]:
 
 def print_message(message: str) -> None:
     """Print a message to standard error on one line."""
-    typer.echo("hrviewer: " + " ".join(message.split()), err=True)
+    typer.echo("hrviewer: " + printable(" ".join(message.split())), err=True)
 
 
 def fail(message: str) -> None:
@@ -244,12 +245,18 @@ def print_rows(*lines: tuple[str, str]) -> None:
     """Print names and values to standard output, aligned."""
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
-        typer.echo(f"{name:{width}}  {text}".rstrip())
+        typer.echo(printable(f"{name:{width}}  {text}".rstrip()))
+
+
+def print_path(path: Path) -> None:
+    """Print a path."""
+    typer.echo(printable(str(path)))
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo("\n".join(map(printable, text.split("\n"))))
 
 
 def parse_region(text: str) -> Rect:

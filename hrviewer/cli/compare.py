@@ -30,6 +30,7 @@ from hrviewer.cli.common import (
     print_message,
     print_rows,
 )
+from hrviewer.errors import printable
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:
@@ -267,6 +268,7 @@ def nest_costs(row: dict[str, Any]) -> dict[str, Any]:
 def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
     """Print a table and the paths of its files."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     seconds = "wall_s" if "wall_s" in table else "seconds"
@@ -281,7 +283,7 @@ def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, 
         flops = "–" if row["flops"] is None else format_si(row["flops"])
         duration = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
         parts = ("–" if row[name] is None else f"{row[name]:.3g}" for name in ratios)
-        cells = (format_value(row[name]) for name in columns)
+        cells = (escape(printable(format_value(row[name]))) for name in columns)
         printed.add_row(*cells, flops, *parts, duration)
     Console().print(printed)
     for row in rows:

@@ -21,6 +21,7 @@ from hrviewer.cli.common import (
     command,
     image_options,
     print_message,
+    print_path,
 )
 from hrviewer.io import writer_names
 
@@ -59,7 +60,7 @@ def export(
     if anonymous:
         settings["anonymous"] = True
     with writing_progress() as progress:
-        typer.echo(export(Run(run), out, to, progress, **settings))
+        print_path(export(Run(run), out, to, progress, **settings))
 
 
 @command(app, "import")
@@ -71,7 +72,7 @@ def import_(
     """Import the patches of another tool as a run, for comparison."""
     from hrviewer.runs.importers import import_run
 
-    typer.echo(import_run(file, image, out).path)
+    print_path(import_run(file, image, out).path)
 
 
 def check_version(text: str) -> str:
@@ -112,7 +113,7 @@ def convert(
             version=version,  # type: ignore[arg-type]
             all_planes=every,
         )
-        typer.echo(written)
+        print_path(written)
         for line in describe_losses(pyramid, all_planes=every):
             print_message(f"note: {line}")
 
@@ -136,13 +137,13 @@ def sample(
         writing_progress() as progress,
     ):
         for path in write_synthetic_image(pyramid, out, progress, labels=labels):
-            typer.echo(path)
+            print_path(path)
 
 
 @contextmanager
 def writing_progress() -> Iterator[ProgressCallback | None]:
     """Show a progress bar for written files on a terminal."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

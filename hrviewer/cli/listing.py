@@ -15,7 +15,7 @@ from hrviewer.cli.common import (
     print_message,
     print_rows,
 )
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, printable
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def list_models() -> None:
         except HrviewerError as error:
             print_message(str(error))
             continue
-        typer.echo(f"{name}  {bundle.title} ({', '.join(bundle.roles)})")
+        typer.echo(printable(f"{name}  {bundle.title} ({', '.join(bundle.roles)})"))
     if not installed:
         print_message(
             "no model is installed: install one, as pip install 'hrviewer[histology]', or use a "
@@ -125,7 +125,7 @@ def check_models(
             print_message(f"{role}: {error}")
             mismatches += 1
         else:
-            typer.echo(f"{role}: {describe_model(network)}")
+            typer.echo(printable(f"{role}: {describe_model(network)}"))
             if note := halo_note(network):
                 print_message(f"{role}: {note}")
     if mismatches:

@@ -138,7 +138,7 @@ def init_model(
 
 def is_terminal() -> bool:
     """Return whether the user can be asked."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def split(text: str | None) -> list[str] | None:

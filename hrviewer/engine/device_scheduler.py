@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine.buffer_pool import BufferPool
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.models import Network
 from hrviewer.models.threads import recommended_streams, share_cores
 from hrviewer.objects import CANDIDATE_SCORE
@@ -41,6 +42,9 @@ MAX_BATCH = 64
 MIN_SPEEDUP = 1.05
 """Speed-up by which a GPU must profit from twice the batch."""
 
+
+RECOVERY_BATCHES = 64
+"""Batches after which a halved batch is doubled again; twice as many after each failure."""
 
 LARGE_INPUT = 8 << 20
 """Bytes of an input from which on it gets all cores of a CPU, one such input at a time."""
@@ -80,10 +84,43 @@ class _Job:
         return self.network is None or self.exclusive or self.large
 
     @property
+    def one_thread(self) -> bool:
+        """Whether it runs on the first thread only.
+
+        Large inputs, one at a time, in the memory of one thread; and all on Apple's GPUs: torch's
+        stream there is not safe for several (pytorch/pytorch#197805).
+        """
+        return self.large or (self.network is not None and self.network.device == "mps")
+
+    @property
     def large(self) -> bool:
         """Whether the input is shared by all cores of a CPU, so that memory stays bounded."""
         on_cpu = self.network is not None and self.network.device == "cpu"
         return on_cpu and self.work.nbytes >= LARGE_INPUT
+
+
+@dataclass(slots=True)
+class _BatchSize:
+    """Inputs per call on a device: halved when memory does not suffice, doubled again later."""
+
+    full: int
+    now: int = 0
+    patience: int = 0
+    succeeded: int = 0
+
+    def __post_init__(self) -> None:
+        self.now, self.patience = self.full, RECOVERY_BATCHES
+
+    def fail(self) -> None:
+        """Halve the batch, and wait longer before it is doubled again."""
+        self.now, self.succeeded = max(1, self.now // 2), 0
+        self.patience *= 2
+
+    def succeed(self) -> None:
+        """Count a batch that fitted."""
+        self.succeeded += 1
+        if self.now < self.full and self.succeeded >= self.patience:
+            self.now, self.succeeded = min(self.full, 2 * self.now), 0
 
 
 class _SharedClock:
@@ -154,8 +191,11 @@ class DeviceScheduler:
     """
 
     def __init__(self, batch: int = 1, *, low_priority: bool = False, streams: int = 1) -> None:
-        self.batch, self.streams = batch, streams
-        self._clock, self._autotuned = _SharedClock(), False
+        self.streams = streams
+        self._initial, self._main_device = batch, "cpu"
+        self._batches: dict[str, _BatchSize] = {}
+        self._clock = _SharedClock()
+        self._active, self._retrying = 0, 0
         self.buffers = BufferPool()
         self._low_priority = low_priority
         self._queues: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
@@ -187,6 +227,19 @@ class DeviceScheduler:
         return self._enqueue(_Job(None, work, Future()), priority)
 
     @property
+    def batch(self) -> int:
+        """Inputs per call on the device of the main network."""
+        return self._size_on(self._main_device).now
+
+    @batch.setter
+    def batch(self, batch: int) -> None:
+        self._batches[self._main_device] = _BatchSize(batch)
+
+    def _size_on(self, device: str) -> _BatchSize:
+        """Return the batch size on a device; one found for another is of no use."""
+        return self._batches.setdefault(device, _BatchSize(self._initial))
+
+    @property
     def running(self) -> int:
         """Number of running batches and other jobs."""
         return self._clock.running
@@ -204,20 +257,20 @@ class DeviceScheduler:
                 thread.join()
 
     def autotune_batch(self, network: Network) -> None:
-        """Find the fastest batch size for a network's tiles on a GPU, once per scheduler.
+        """Find the fastest batch size for the main network's tiles on a GPU.
 
         Called on one of its threads. The size is doubled while that is faster and fits in memory.
         """
-        if not network.device.startswith("cuda") or self._autotuned:
+        self._main_device = network.device
+        if not network.device.startswith("cuda"):
             return
-        self._autotuned = True
         self._start_threads(2)
         if ("batch",) in network.measurements:
             self.batch = network.measurements["batch",]
             return
         card = network.card.input
         side = card.tile if card.fixed else card.tile + 2 * network.halo
-        best = 0.0
+        best, chosen = 0.0, 1
         for batch in (2**k for k in range(MAX_BATCH.bit_length())):
             if batch > (network.max_batch or MAX_BATCH):
                 break
@@ -231,19 +284,20 @@ class DeviceScheduler:
                 break
             if rate < MIN_SPEEDUP * best:
                 break
-            self.batch, best = batch, rate
-        network.measurements["batch",] = self.batch
+            chosen, best = batch, rate
+        self.batch = network.measurements["batch",] = chosen
         log.info("batches of %d inputs on %s", self.batch, network.device)
 
     def batch_for(self, network: Network | None, array: Any) -> int:
         """Return the number of inputs in a batch: on a GPU, fewer than `batch` of large ones."""
         if network is None:
             return 1
+        batch = self._size_on(network.device).now
         if network.device == "cpu":
-            return self.batch
+            return batch
         tile = network.card.input.tile + 2 * network.halo
         pixels = int(math.prod(array.shape[-2:]))
-        return max(1, min(self.batch, self.batch * tile**2 // pixels))
+        return max(1, min(batch, batch * tile**2 // pixels))
 
     def _start_threads(self, count: int) -> None:
         """Start threads until there are `count`."""
@@ -264,19 +318,21 @@ class DeviceScheduler:
         """Wait for work; return jobs of the same batch key, none when closed."""
         with self._wake:
             while True:
-                for queue in self._queues.values():
+                # A batch that is tried again has the device's memory for itself.
+                for queue in self._queues.values() if not self._retrying else ():
                     jobs: list[_Job] = []
                     for job in list(queue):
                         if jobs and job.batch_key != jobs[0].batch_key:
                             continue
-                        if job.large and threading.current_thread() is not self._threads[0]:
-                            continue  # one at a time, in the memory of one thread
+                        if job.one_thread and threading.current_thread() is not self._threads[0]:
+                            continue
                         queue.remove(job)
                         if job.future.set_running_or_notify_cancel():
                             jobs.append(job)
                         if jobs and len(jobs) >= self.batch_for(jobs[0].network, jobs[0].work):
                             break
                     if jobs:
+                        self._active += 1
                         return jobs
                 if self._closed:
                     return []
@@ -286,7 +342,12 @@ class DeviceScheduler:
         if self._low_priority:
             lower_priority()
         while jobs := self._next_batch():
-            self._run_batch(jobs)
+            try:
+                self._run_batch(jobs)
+            finally:
+                with self._wake:
+                    self._active -= 1
+                    self._wake.notify_all()
 
     def _run_batch(self, jobs: list[_Job]) -> None:
         network, alone = jobs[0].network, jobs[0].alone
@@ -294,7 +355,29 @@ class DeviceScheduler:
         if len(jobs) > batch:
             self._run_split(jobs, batch)
             return
-        start = self._clock.start()
+        error = self._attempt(jobs, batch, alone)
+        if error is None:
+            if network is not None:
+                self._size_on(network.device).succeed()
+        elif is_out_of_memory(error) and network is not None and batch > 1:
+            size = self._size_on(network.device)
+            size.fail()
+            log.warning("out of memory: batches of %d tiles from now on", size.now)
+            self._run_split(jobs, max(1, batch // 2))
+        elif len(jobs) > 1:
+            self._run_split(jobs, 1)  # find the one at fault
+        elif is_out_of_memory(error):
+            self._retry_alone(jobs, alone)
+        else:
+            jobs[0].future.set_exception(error)
+
+    def _attempt(self, jobs: list[_Job], batch: int, alone: bool) -> BaseException | None:
+        """Run jobs as one batch, and set their results; return the error, if there is one.
+
+        An error for lack of memory is returned without its frames: they hold the inputs and
+        activations of the failed attempt, which the next one needs.
+        """
+        network, start = jobs[0].network, self._clock.start()
         try:
             with share_cores(1 if alone else self.streams):
                 if network is None:
@@ -303,18 +386,32 @@ class DeviceScheduler:
                     outputs = self._infer(network, [job.work for job in jobs], batch)
         except BaseException as error:
             self._clock.stop(start)
-            if is_out_of_memory(error) and network is not None and batch > 1:
-                self.batch //= 2
-                log.warning("out of memory: batches of %d tiles from now on", self.batch)
-                self._run_split(jobs, max(1, batch // 2))
-            elif len(jobs) > 1:
-                self._run_split(jobs, 1)  # find the one at fault
-            else:
-                jobs[0].future.set_exception(error)
-            return
+            if not is_out_of_memory(error):
+                return error
+            if isinstance(error, HrviewerError):
+                return type(error)(str(error))
+            return MemoryError(short_message(error))
         seconds = self._clock.stop(start) / len(jobs)
         for job, output in zip(jobs, outputs, strict=False):
             job.future.set_result(TimedOutput(output, seconds))
+        return None
+
+    def _retry_alone(self, jobs: list[_Job], alone: bool) -> None:
+        """Run a job for which memory did not suffice again, while no other runs."""
+        with self._wake:
+            self._retrying += 1
+            self._active -= 1  # two that wait for one another
+            self._wake.notify_all()
+            self._wake.wait_for(lambda: self._active == 0)
+            self._active += 1
+        try:
+            error = self._attempt(jobs, 1, alone)
+        finally:
+            with self._wake:
+                self._retrying -= 1
+                self._wake.notify_all()
+        if error is not None:
+            jobs[0].future.set_exception(error)
 
     def _run_split(self, jobs: list[_Job], size: int) -> None:
         for i in range(0, len(jobs), size):

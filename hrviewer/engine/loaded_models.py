@@ -177,6 +177,7 @@ class LoadedModels(Mapping[str, Network]):
                 )
             else:
                 network = self.bundle.load(role, self.device_name, precision=precision)
+            self.notes += [note for note in network.notes if note not in self.notes]
             if role == "main":
                 self.device.autotune_batch(network)
             return network

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 from hrviewer.errors import write_error
+from hrviewer.io.atomic_write import replace_file
 from hrviewer.io.features import Feature
 from hrviewer.io.geojson import as_geojson, read_geojson, read_json_file
 
@@ -56,14 +56,10 @@ def write_annotations(run: Path, annotations: Iterable[Feature]) -> None:
         If they cannot be written; the previous ones remain.
     """
     namespace = uuid5(NAMESPACE_URL, f"hrviewer:{run.name}")
-    path, temporary = run / ANNOTATIONS_FILE, run / f".{ANNOTATIONS_FILE}.new"
+    path = run / ANNOTATIONS_FILE
     features = [as_geojson(feature, namespace) for feature in annotations]
+    text = json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
     try:
-        temporary.write_text(
-            json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False),
-            "utf-8",
-        )
-        os.replace(temporary, path)
+        replace_file(path, text.encode("utf-8"))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error

@@ -102,6 +102,21 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sync_tree(folder: Path) -> None:
+    """Bring all files below a folder, and their names, to the disk.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written, as on a full disk that had promised the space.
+    """
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb+") as stream:
+                os.fsync(stream.fileno())
+        sync_folder(Path(parent))
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, where the system can (Windows does it itself)."""
     if os.name != "posix":
@@ -139,6 +154,8 @@ def move_into_place(part: Path, path: Path) -> None:
             raise WriteError(f"{path} exists: choose another name, or remove it first")
         os.rename(part, path)
         return
+    with part.open("rb+") as stream:
+        os.fsync(stream.fileno())
     try:
         os.link(part, path)
     except FileExistsError:

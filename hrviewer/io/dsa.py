@@ -77,9 +77,9 @@ def read_dsa(data: Any, path: Path) -> Iterator[Feature]:
                 ) from None
             if point is None and ring is None:
                 continue
-            name = (element.get("label") or {}).get("value")
+            about, user = as_dict(element.get("label")), as_dict(element.get("user"))
+            name = about.get("value")
             label = element.get("group") or name or inner.get("name") or "object"
-            user = element.get("user") or {}
             yield Feature(
                 "annotation",
                 str(label),
@@ -91,6 +91,11 @@ def read_dsa(data: Any, path: Path) -> Iterator[Feature]:
                 {k: v for k, v in user.items() if isinstance(v, str) and k != "kind"},
             )
             number += 1
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """Return a JSON object; an empty one for any other value."""
+    return value if isinstance(value, dict) else {}
 
 
 ElementGeometry = tuple[tuple[float, float] | None, Ring | None, tuple[Ring, ...]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from hrviewer.errors import GroundTruthError
+from hrviewer.errors import GroundTruthError, short_message
 from hrviewer.io.features import Feature, Ring, signed_area
 
 __all__ = [
@@ -131,7 +132,7 @@ def read_json_file(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise GroundTruthError(f"{path.name} is not valid JSON: {error}") from None
+        raise GroundTruthError(f"{path.name} is not valid JSON: {short_message(error)}") from None
 
 
 def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
@@ -150,35 +151,62 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
     for number, feature in enumerate(features):
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
             raise GroundTruthError(f"{path.name} is {NOT_ANNOTATIONS}")
-        properties = feature.get("properties") or {}
-        place = feature.get("geometry")
-        if place is None:
-            continue
-        common: dict[str, Any] = {
-            "label": class_label(properties),
-            "name": str(properties.get("name") or ""),
-            "number": number,
-            "measurements": parse_measurements(properties.get("measurements")),
-            "metadata": parse_metadata(properties.get("metadata")),
-        }
-        kind, corners = place["type"], place["coordinates"]
-        if kind in ("Point", "MultiPoint"):
-            for x, y, *_ in [corners] if kind == "Point" else corners:
-                yield Feature("annotation", point=(float(y), float(x)), **common)
-        elif kind in ("Polygon", "MultiPolygon"):
-            parts = [corners] if kind == "Polygon" else corners
-            polygons = tuple(tuple(map(open_ring, part)) for part in parts)
-            yield Feature("annotation", polygons=polygons, **common)
-        else:
+        try:
+            yield from parse_feature(feature, number)
+        except GroundTruthError as error:
+            raise GroundTruthError(f"{path.name} {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
             raise GroundTruthError(
-                f"{path.name} contains a {kind}: only points and polygons are supported"
-            )
+                f"{path.name}: feature {number + 1} has no valid geometry or properties: correct "
+                "or remove it"
+            ) from None
+
+
+def parse_feature(feature: dict[str, Any], number: int) -> Iterator[Feature]:
+    """Yield the features of one of GeoJSON; none without a geometry."""
+    properties = feature.get("properties") or {}
+    place = feature.get("geometry")
+    if place is None:
+        return
+    common: dict[str, Any] = {
+        "label": class_label(properties),
+        "name": str(properties.get("name") or ""),
+        "number": number,
+        "measurements": parse_measurements(properties.get("measurements")),
+        "metadata": parse_metadata(properties.get("metadata")),
+    }
+    kind, corners = place["type"], place["coordinates"]
+    if kind in ("Point", "MultiPoint"):
+        for x, y, *_ in [corners] if kind == "Point" else corners:
+            yield Feature("annotation", point=(finite(y), finite(x)), **common)
+    elif kind in ("Polygon", "MultiPolygon"):
+        parts = [corners] if kind == "Polygon" else corners
+        polygons = tuple(tuple(map(open_ring, part)) for part in parts)
+        yield Feature("annotation", polygons=polygons, **common)
+    else:
+        raise GroundTruthError(f"contains a {kind}: only points and polygons are supported")
 
 
 def open_ring(ring: Any) -> Ring:
     """Convert a closed ring to ``(y, x)`` without the repeated corner."""
     corners = np.asarray(ring, np.float64)[:, 1::-1]
+    if not np.isfinite(corners).all():
+        raise ValueError("a coordinate is not finite")
     return corners[:-1] if len(corners) > 1 and (corners[0] == corners[-1]).all() else corners
+
+
+def finite(value: Any) -> float:
+    """Return a finite number.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        If it is none.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a number is not finite")
+    return number
 
 
 def class_label(properties: Mapping[str, Any]) -> str:
@@ -195,7 +223,8 @@ def parse_measurements(data: Any) -> dict[str, float]:
         data = {entry.get("name"): entry.get("value") for entry in data if isinstance(entry, dict)}
     if not isinstance(data, dict):
         return {}
-    return {str(name): float(v) for name, v in data.items() if isinstance(v, int | float)}
+    numbers = ((str(name), float(v)) for name, v in data.items() if isinstance(v, int | float))
+    return {name: v for name, v in numbers if math.isfinite(v)}  # QuPath writes NaN
 
 
 def parse_metadata(data: Any) -> dict[str, str]:

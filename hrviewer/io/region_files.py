@@ -6,10 +6,10 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
-from hrviewer.errors import GroundTruthError, HrviewerError
+from hrviewer.errors import GroundTruthError, HrviewerError, short_message
 from hrviewer.geometry import Rect
 from hrviewer.io.features import Feature
-from hrviewer.io.ground_truth import existing_file, read_features
+from hrviewer.io.ground_truth import MISMATCHES, existing_file, read_features
 from hrviewer.io.ground_truth.image_ref import ImageRef
 from hrviewer.io.ground_truth.outlines import BOXED, read_outlines
 from hrviewer.regions import Region
@@ -63,8 +63,9 @@ def read_regions(path: str | Path, image: str, shape: tuple[int, int]) -> list[R
         ]
     except HrviewerError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise GroundTruthError(f"{path.name} cannot be read as regions: {error}") from None
+    except (OSError, LookupError, ArithmeticError, *MISMATCHES) as error:
+        why = short_message(error)
+        raise GroundTruthError(f"{path.name} cannot be read as regions: {why}") from None
     if not regions:
         raise GroundTruthError(f"{path.name} marks no area of the image: draw a shape")
     if all(region.clip(Rect(0, 0, *shape)) is None for region in regions):

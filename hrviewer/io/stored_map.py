@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrviewer.errors import HrviewerError, RunError, short_message, validation_error
+from hrviewer.pyramid.chunk_size import zstd_content_size
 
 __all__ = ["open_stored_map", "read_limited_json"]
 
@@ -204,20 +205,3 @@ def check_chunk(data: bytes, size: int, file: Path) -> None:
         decoded = -1
     if decoded != size:
         raise RunError(f"{file} is damaged: resume or repeat the run")
-
-
-def zstd_content_size(header: bytes) -> int | None:
-    """Return the bytes that a Zstandard frame decompresses to, or None if it does not state them.
-
-    See the frame header of RFC 8878, section 3.1.1.1.
-    """
-    if len(header) < 6 or header[:4] != b"\x28\xb5\x2f\xfd":
-        return None
-    descriptor = header[4]
-    flag, single = descriptor >> 6, bool(descriptor & 0x20)
-    start = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
-    length = (1 if single else 0, 2, 4, 8)[flag]
-    if not length or len(header) < start + length:
-        return None
-    size = int.from_bytes(header[start : start + length], "little")
-    return size + 256 if flag == 1 else size

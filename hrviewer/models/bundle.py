@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hrviewer.errors import ModelError, short_message, validation_error
 from hrviewer.models import loaders
 from hrviewer.models.builtin_saliency import builtin
-from hrviewer.models.card import ModelCard, read_json
+from hrviewer.models.card import ModelCard
 from hrviewer.models.formats import open_model
+from hrviewer.models.json_file import read_json
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.network_cache import load_network, release_networks
 

@@ -7,7 +7,6 @@ weights; a card is validated when its network is loaded.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +27,7 @@ from hrviewer.models.accuracy import ModelAccuracy
 from hrviewer.models.card_section import CardSection
 from hrviewer.models.class_sets import CLASS_SETS
 from hrviewer.models.decode_formats import INSTANCE_DECODES, RELATIVE_DECODES, Decode
+from hrviewer.models.json_file import read_json
 from hrviewer.objects import CANDIDATE_SCORE, MergeSettings
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
@@ -37,6 +37,12 @@ Task = Literal[
     "detection", "instances", "embedding", "saliency",
 ]  # fmt: skip
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
+
+Side = Annotated[int, Field(ge=1, le=8192)]
+"""Pixels of an input; loading runs inference on one."""
+
+Context = Annotated[int, Field(ge=0, le=8192)]
+"""Pixels of context on one side of a tile."""
 
 
 class ModelInput(CardSection):
@@ -66,12 +72,12 @@ class ModelInput(CardSection):
         Downsampling of the training data relative to ``main``: 8 for pixels eight times as wide.
     """
 
-    channels: Literal["gray", "rgb", "bgr"] | PositiveInt
+    channels: Literal["gray", "rgb", "bgr"] | Annotated[int, Field(ge=1, le=1 << 16)]
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[PositiveFloat, ...] = (1.0,)
-    tile: PositiveInt
-    multiple_of: PositiveInt = 1
+    tile: Side
+    multiple_of: Side = 1
     fixed: bool = False
     value_range: tuple[float, float] | None = None
     pixel_size: PositiveFloat | None = None
@@ -153,8 +159,8 @@ class ModelOutput(CardSection):
     """
 
     stride: PositiveInt | PositiveFloat | tuple[PositiveInt, ...]
-    halo: Annotated[int, Field(ge=0)] | None = None
-    context: Annotated[int, Field(ge=0)] | None = None
+    halo: Context | None = None
+    context: Context | None = None
     classes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
@@ -163,7 +169,7 @@ class ModelOutput(CardSection):
     decode: Decode | None = None
     width: PositiveInt | None = None
     bound: PositiveFloat | None = None
-    margin: Annotated[int, Field(ge=0)] = 0
+    margin: Context = 0
     variance: bool = False
     attention: bool = False
     score: Annotated[float, Field(ge=CANDIDATE_SCORE, le=1)] | None = None
@@ -487,13 +493,3 @@ def _luma(rgb: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(r + g + b)
     weighted = sum(rgb[..., c].astype(np.uint32) * np.uint32(w) for c, w in enumerate(weights))
     return np.asarray((weighted + np.uint32(0x8000)) >> np.uint32(16), np.uint8)
-
-
-def read_json(path: Path) -> object:
-    """Return the contents of a JSON file; raise `ModelError` if missing or not JSON."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing: write the model card there") from None
-    except (ValueError, OSError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}): correct it") from None

@@ -66,6 +66,8 @@ class Network(ABC):
         Files that its weights file refers to.
     final_operations : frozenset of str
         Operations of ONNX that make the outputs; empty where they are not known.
+    notes : tuple of str
+        What the user should know of the device it runs on.
     measurements : dict
         Measurements by the engine, kept with the network: its exact halo, its best batch size.
     accepts_tokens : bool
@@ -76,6 +78,7 @@ class Network(ABC):
         Whether it provides the attribution of a prediction to embeddings (`attribution`).
     """
 
+    notes: tuple[str, ...] = ()
     accepts_tokens = has_attention = has_attribution = False
 
     def __init__(

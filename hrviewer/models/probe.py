@@ -32,6 +32,8 @@ _SHIFT_TOLERANCE = 1e-5
 """Largest relative difference between an output and the shifted output of a larger input."""
 _OCTAVES = 7
 """Number of scales of the noise: from 1 pixel, each twice the one before."""
+_DEVICE_ERRORS = "CUDA", "cuDNN", "CUBLAS", "CUDNN", "HIP", "MPS", "kernel image"
+"""What errors of a device, rather than of a network, hold."""
 _CANDIDATE_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
 """Candidate periods, in multiples of the card's step."""
 
@@ -275,6 +277,11 @@ def _run_checked(network: Network, batch: Floats) -> Floats:
             raise
         raise ModelError(f"{network.card.name}: {error}") from None
     except Exception as error:
+        if network.device != "cpu" and any(sign in str(error) for sign in _DEVICE_ERRORS):
+            raise ModelError(
+                f"{network.card.name} does not run on {network.device} ({short_message(error)}): "
+                "choose --device cpu"
+            ) from None
         size = " × ".join(map(str, batch.shape))
         raise ModelError(
             f"{network.card.name}: inference on an input of {size} fails ({short_message(error)}): "

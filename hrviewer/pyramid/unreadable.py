@@ -96,8 +96,11 @@ def check_content(path: Path) -> str | None:
 
     It may be empty, or stand in for an image that was not downloaded.
     """
-    if not path.is_file():
-        return None
+    try:
+        if not path.is_file():
+            return None
+    except OSError as error:  # as of a name that is too long
+        return f"{str(path)[:60]}… cannot be opened: {error.strerror}"
     if path.stat().st_size == 0:
         return f"{path.name} is empty (0 bytes): copy or download it again"
     head = _head(path)

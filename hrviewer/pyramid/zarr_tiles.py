@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hrviewer.errors import ImageReadError
+from hrviewer.pyramid.chunk_size import decodes_within
 from hrviewer.pyramid.tile_cache import DecodedTile
 
 if TYPE_CHECKING:
     import zarr
 
 __all__ = ["ZarrTiles", "plane_selection", "to_yxc"]
+
+MAX_CHUNK_BYTES = 256 << 20
+"""Of a decoded chunk."""
+
+MIN_DECODED_LIMIT = 256 << 20
+"""Bytes that any chunk may decode to: larger than usual chunks, so that they need no check."""
 
 MIN_TILE_SIDE = 256
 """Pixels; smaller chunks are read together, since each takes zarr about a millisecond."""
@@ -24,6 +33,9 @@ SPATIAL = ("y", "x", "c")
 
 # zarr works on its own event loop, but in the context of the calling thread: so the bytes of each
 # thread are counted separately.
+_chunk_check: ContextVar[Callable[[Any, str, bool], None] | None] = ContextVar(
+    "hrviewer_chunk_check", default=None
+)
 _byte_counter: ContextVar[list[int] | None] = ContextVar("hrviewer_stored_bytes", default=None)
 
 
@@ -39,6 +51,9 @@ def _counting_store() -> Any:
             counter = _byte_counter.get()
             if counter is not None:
                 counter.append(0 if value is None else len(value))
+            check = _chunk_check.get()
+            if check is not None and value is not None:
+                check(value, key, byte_range is not None)
             return value
 
     return CountingStore
@@ -83,24 +98,55 @@ class ZarrTiles:
         count = size.get("c", 1) if channels is None else len(channels)
         self.shape = size["y"], size["x"], count
         chunk = dict(zip(axes, array.chunks, strict=True))
+        self._chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
+        self._stored_bytes = math.prod(array.shards or array.chunks) * array.dtype.itemsize
+        if self._chunk_bytes > MAX_CHUNK_BYTES:
+            raise ImageReadError(
+                f"{array.store} is stored in chunks of {self._chunk_bytes / 1e6:,.0f} MB: write "
+                "it again in smaller ones"
+            )
+        self._codec = _codec_name(array)
         self.tile = self._tile_side(chunk["y"]), self._tile_side(chunk["x"])
 
     @staticmethod
     def _tile_side(chunk: int) -> int:
         return chunk * max(1, MIN_TILE_SIDE // chunk)
 
+    def _check_chunk(self, value: Any, key: str, is_part: bool) -> None:
+        """Refuse what decodes to much more than a chunk: a part of a shard, or a whole value."""
+        limit = max(2 * self._stored_bytes, MIN_DECODED_LIMIT)
+        sharded = self._stored_bytes != self._chunk_bytes
+        fits = len(value) <= limit
+        if fits and is_part == sharded:
+            fits = decodes_within(value.to_bytes(), self._codec, limit)
+        if not fits:
+            raise ImageReadError(
+                f"{key} decompresses to more than a chunk of {self._chunk_bytes / 1e6:,.1f} MB: "
+                "the file is damaged"
+            )
+
     def read(self, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
         """Return a window and its stored bytes."""
         selection = plane_selection(self._axes, self._plane, (y0, y1, x0, x1))
         counter: list[int] = []
-        token = _byte_counter.set(counter)
+        tokens = _byte_counter.set(counter), _chunk_check.set(self._check_chunk)
         try:
             pixels = np.asarray(self._array[selection])
         finally:
-            _byte_counter.reset(token)
+            _byte_counter.reset(tokens[0])
+            _chunk_check.reset(tokens[1])
         self.missing += counter.count(0)
         self.stored += len(counter) - counter.count(0)
         return DecodedTile(to_yxc(pixels, self._axes, self._channels), sum(counter))
+
+
+def _codec_name(array: Any) -> str:
+    """Return the name of the codec whose output is stored: ``zstd``, ``blosc``, ``zlib``, …."""
+    if not array.compressors:
+        return ""
+    last = array.compressors[-1]
+    found = str(getattr(last, "codec_id", "") or type(last).__name__.removesuffix("Codec"))
+    return found.lower()
 
 
 def plane_selection(

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.claims import claim_folder
+from hrviewer.claims import claim_folder, clear_folder
 from hrviewer.engine import InferenceResult
 from hrviewer.engine.cost import Cost
-from hrviewer.errors import RunError
+from hrviewer.errors import HrviewerError, RunError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.patch_tables import PatchTable, read_patch_table
@@ -21,7 +21,7 @@ from hrviewer.runs.completeness import coverage_percent
 from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import image_info, versions
-from hrviewer.runs.writer import RunFolderWriter
+from hrviewer.runs.writer import RunFolderWriter, is_unfinished
 from hrviewer.strategies import PatchRequest
 
 __all__ = ["import_run"]
@@ -53,28 +53,36 @@ def import_run(file: str | Path, image: object, out: str | Path) -> Run:
     HrviewerError
         If the file cannot be read, or belongs to another image.
     """
-    path = require_new_path(out)
+    path = Path(out).expanduser()
+    if not is_unfinished(path):
+        require_new_path(path)
     if not path.name.endswith(".run.zarr"):
         raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
     table = read_patch_table(file)
     with using_pyramid(image) as pyramid, claim_folder(path) as claim:
         check_same_image(table, pyramid, Path(file).name)
-        card = make_card(table)
-        writer = RunFolderWriter(
-            path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: "", claim
-        )
-        for start in range(0, len(table.rects), BATCH):
-            part = slice(start, start + BATCH)
-            results = [
-                as_patch_result(table, i, pyramid) for i in range(*part.indices(len(table.rects)))
-            ]
-            patches = tuple(result.patch for result in results)
-            scores = tuple(float(result.value.max()) for result in results)
-            writer.record.add(PatchRequest("main", patches, "output", scores=scores), results)
-        estimate = estimate_to_dict(
-            card, compute_estimate(table, writer), None, pyramid.rect, pyramid.pixel_size
-        )
-        writer.finish(make_header(table, pyramid, Path(file), path, estimate, writer))
+        clear_folder(path)  # what a killed import left
+        try:
+            card = make_card(table)
+            writer = RunFolderWriter(
+                path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: "", claim
+            )
+            for start in range(0, len(table.rects), BATCH):
+                part = slice(start, start + BATCH)
+                results = [
+                    as_patch_result(table, i, pyramid)
+                    for i in range(*part.indices(len(table.rects)))
+                ]
+                patches = tuple(result.patch for result in results)
+                scores = tuple(float(result.value.max()) for result in results)
+                writer.record.add(PatchRequest("main", patches, "output", scores=scores), results)
+            estimate = estimate_to_dict(
+                card, compute_estimate(table, writer), None, pyramid.rect, pyramid.pixel_size
+            )
+            writer.finish(make_header(table, pyramid, Path(file), path, estimate, writer))
+        except HrviewerError:
+            clear_folder(path)
+            raise
     return Run(path)
 
 

@@ -106,7 +106,8 @@ def make_bar() -> ProgressBar | None:
 
         if get_ipython() is not None:
             return NotebookBar()
-    return TerminalBar() if sys.stderr.isatty() else None
+    # Standard error is None where it was closed.
+    return TerminalBar() if sys.stderr is not None and sys.stderr.isatty() else None
 
 
 @contextmanager

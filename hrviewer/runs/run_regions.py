@@ -11,12 +11,14 @@ from uuid import NAMESPACE_URL, uuid5
 
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
+from hrviewer.io.atomic_write import replace_file
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.geojson import as_geojson
 from hrviewer.io.region_files import feature_of_region, read_regions
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
 from hrviewer.runs.completeness import data_notes
+from hrviewer.runs.writer import reporting_disk_errors
 from hrviewer.strategies import PlanContext
 
 __all__ = [
@@ -87,7 +89,8 @@ def write_parts(folder: Path, regions: Sequence[Region], tissue: Region | None) 
                 for i, part in enumerate(parts)
             ]
             content = {"type": "FeatureCollection", "features": features}
-            (folder / name).write_text(json.dumps(content), "utf-8")
+            with reporting_disk_errors(folder):
+                replace_file(folder / name, json.dumps(content).encode("utf-8"))
 
 
 def read_parts(run: Exportable) -> tuple[list[Region], Region | None]:

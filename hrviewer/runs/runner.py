@@ -52,7 +52,13 @@ from hrviewer.runs.header import read_header
 from hrviewer.runs.region_measurement import measure_map, measure_regions, sum_map
 from hrviewer.runs.run import Run
 from hrviewer.runs.run_regions import UnfinishedRun, area_notes, counting_part, write_parts
-from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
+from hrviewer.runs.writer import (
+    RunFolderWriter,
+    engine_settings,
+    keeping_results,
+    remove_leftovers,
+    write_header,
+)
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy, aggregation_of
 
 __all__ = ["RunSpec", "image_info", "result_cache", "versions"]
@@ -120,7 +126,8 @@ class RunSpec:
             earlier = self._existing_header(path, resume) if out is not None else None
             if earlier is None:
                 clear_folder(path)  # killed before the header was written: there are no results
-            return self._run_in(path, claim, earlier, models, cache, on_event, control)
+            with keeping_results(path, is_new=earlier is None):
+                return self._run_in(path, claim, earlier, models, cache, on_event, control)
 
     def _complete_run(self, path: Path, resume: bool, models: LoadedModels) -> Run | None:
         """Return the run in a folder if it is complete and of these settings."""
@@ -128,7 +135,7 @@ class RunSpec:
         if header is None or not header["complete"]:
             return None
         self._check_matches(header, path, models.for_image(self.pyramid), None)
-        log.info("%s is complete: nothing to resume", path)
+        remove_leftovers(path)
         return Run(path)
 
     def _run_in(
@@ -242,9 +249,6 @@ class RunSpec:
                 # Partial results are kept; the first error is the one to report.
                 with suppress(HrviewerError):
                     writer.finish({**header, **result})
-                refused = isinstance(sys.exc_info()[1], HrviewerError) and not writer.record.patches
-                if refused and earlier is None:  # no patch was run: leave no folder behind
-                    clear_folder(path)
         return Run(path)
 
     @cached_property

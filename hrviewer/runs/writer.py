@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.checksum import UnfitCopyError
-from hrviewer.claims import Claim
+from hrviewer.claims import Claim, claim_folder, clear_folder
 from hrviewer.engine import (
     Canvas,
     FinishedRequest,
@@ -41,18 +41,27 @@ from hrviewer.engine.cost import QUANTITIES
 from hrviewer.engine.preprocess import value_range
 from hrviewer.errors import HrviewerError, RunError, WriteError
 from hrviewer.geometry import Rect
-from hrviewer.io.atomic_write import replace_file
+from hrviewer.io.atomic_write import replace_file, sync_tree
 from hrviewer.io.object_table import write_candidates
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
 from hrviewer.objects import merge_objects, tile_duplicates
+from hrviewer.paths import is_vacant
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
 from hrviewer.runs.header import FORMAT_VERSION
 from hrviewer.runs.patch_table import patch_frame
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
-__all__ = ["RunFolderWriter", "write_header"]
+__all__ = [
+    "RunFolderWriter",
+    "has_results",
+    "is_unfinished",
+    "keeping_results",
+    "remove_leftovers",
+    "reporting_disk_errors",
+    "write_header",
+]
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +81,37 @@ def write_header(path: Path, header: dict[str, Any]) -> None:
     """Replace ``run.json`` in one step."""
     header = {"format_version": FORMAT_VERSION, **header}
     text = json.dumps(header, indent=1, ensure_ascii=False) + "\n"
-    replace_file(path / "run.json", text.encode("utf-8", "surrogateescape"))
+    with reporting_disk_errors(path):
+        replace_file(path / "run.json", text.encode("utf-8", "surrogateescape"))
+
+
+def has_results(path: Path) -> bool:
+    """Return whether a run folder has results of a run that is not complete."""
+    return any((path / "journal").glob("*.results"))
+
+
+@contextmanager
+def keeping_results(path: Path, *, is_new: bool) -> Iterator[None]:
+    """Clear the folder of a new run that is refused, or fails before its first result."""
+    try:
+        yield
+    except HrviewerError:
+        if is_new and not has_results(path):
+            clear_folder(path)
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process left in a complete run that was killed at its very end."""
+    log.info("%s is complete: nothing to resume", path)
+    with suppress(WriteError), claim_folder(path):  # which removes a dead claim
+        shutil.rmtree(path / "journal", ignore_errors=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether a folder was left by a run that ended before its first result."""
+    begun = path.is_dir() and not (path / "run.json").exists() and not has_results(path)
+    return begun and (is_vacant(path) or (path / "journal").is_dir())
 
 
 @contextmanager
@@ -84,6 +123,11 @@ def reporting_disk_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if not has_results(path):
+                raise WriteError(
+                    f"the disk of {path} is full, and nothing was computed yet: free some space, "
+                    "and run it again"
+                ) from error
             raise WriteError(
                 f"the disk is full: the run was stopped and its results are saved in {path}; free "
                 "some space and resume it"
@@ -311,9 +355,11 @@ class RunFolderWriter:
             self._uncount_duplicates()
         self.save()
         with reporting_disk_errors(self.path):
+            if header["complete"]:  # from here on the maps and tables are the only copy
+                sync_tree(self.path)
             write_header(self.path, header)
             if header["complete"]:
-                shutil.rmtree(self.journal)
+                shutil.rmtree(self.journal, ignore_errors=True)
 
     def journal_notes(self) -> list[str]:
         """Return a note where results of an earlier session could not be used."""

@@ -12,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hrviewer.models.bundle import ModelBundle
-from hrviewer.models.card import ModelCard, read_json
+from hrviewer.models.card import ModelCard
+from hrviewer.models.json_file import read_json
 from hrviewer.training.task import TaskSet
 
 __all__ = ["round_weights", "write_role"]

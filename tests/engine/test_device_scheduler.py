@@ -4,6 +4,8 @@ import os
 import sys
 import threading
 import time
+import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -262,3 +264,115 @@ def test_objects_per_thread_count_are_made_once(monkeypatch):
     always = PerThreadCount(lambda count: count, 3)
     with share_cores(4):
         assert always.get() == 3
+
+
+# A device whose memory is counted: what references hold is not free.
+
+
+class Memory:
+    """Memory of a device: blocks are free again once nothing refers to them."""
+
+    def __init__(self, tiles: float) -> None:
+        self.limit, self.used, self.failures = tiles, 0, 0
+
+    def take(self, tiles: int = 1) -> object:
+        def free() -> None:
+            self.used -= tiles
+
+        if self.used + tiles > self.limit:
+            self.failures += 1
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        block = threading.Event()  # any object that can be referred to weakly
+        self.used += tiles
+        weakref.finalize(block, free)
+        return block
+
+    def hold(self, batch):
+        """Keep a block for each input until the frame ends: after a failure, its traceback."""
+        _held = [self.take() for _ in batch]
+
+
+@pytest.mark.parametrize(("tiles", "size", "failures"), [(2.2, 2, 1), (1.2, 1, 2)])
+def test_a_smaller_batch_has_the_memory_of_the_failed_one(device, tiles, size, failures):
+    memory, net = Memory(tiles), Bright()
+    net.before = memory.hold
+    go = gate(device)
+    futures = [device.submit(net, a) for a in arrays(4)]
+    go.set()
+    for i, future in enumerate(futures):
+        np.testing.assert_allclose(future.result(10).output, 16 * i)
+    assert (device.batch, memory.failures, memory.used) == (size, failures, 0)
+
+
+def test_a_halved_batch_grows_again(device, monkeypatch):
+    monkeypatch.setattr("hrviewer.engine.device_scheduler.RECOVERY_BATCHES", 2)
+    device.batch = 4
+    memory, net = Memory(2), Bright()
+    net.before = memory.hold
+    go = gate(device)
+    futures = [device.submit(net, a) for a in arrays(4)]
+    go.set()
+    assert all(future.exception(10) is None for future in futures)
+    assert device.batch == 2
+    memory.limit = 4
+    for a in arrays(4):
+        device.submit(net, a).result(10)
+    assert device.batch == 4
+
+
+def test_a_single_job_waits_for_the_memory_of_others():
+    """Tokens, warps and other calls cannot be halved."""
+    device, memory = DeviceScheduler(streams=2), Memory(2)
+    held, failed = threading.Event(), threading.Event()
+
+    def other() -> None:
+        _block = memory.take()
+        held.set()
+        failed.wait(10)
+
+    def single() -> int:
+        held.wait(10)
+        try:
+            _block = memory.take(2)
+        finally:
+            failed.set()
+        return 7
+
+    try:
+        one, two = device.call(other), device.call(single)
+        assert two.result(10).output == 7
+        assert one.exception(10) is None
+        assert memory.failures == 1
+        memory.limit = 0
+        with pytest.raises(MemoryError, match="out of memory"):
+            device.call(single).result(10)
+        assert device.call(lambda: 1).result(10).output == 1
+    finally:
+        device.close()
+
+
+def test_a_batch_of_one_device_is_not_that_of_another():
+    gpu, cpu, other = Bright(), Bright(), Bright()
+    gpu.device = other.device = "cuda:0"
+    gpu.measurements["batch",], other.measurements["batch",] = 8, 2
+    device = DeviceScheduler()
+    try:
+        for net, batch in ((gpu, 8), (cpu, 1), (other, 2), (gpu, 8)):
+            device.call(partial(device.autotune_batch, net)).result(10)
+            assert device.batch == device.batch_for(net, np.zeros((3, 64, 64))) == batch
+        assert device.batch_for(cpu, np.zeros((3, 64, 64))) == 1  # a built-in saliency
+    finally:
+        device.close()
+
+
+def test_apples_gpus_are_used_by_one_thread():
+    net, names = Bright(), set()
+    net.device = "mps"
+    net.before = lambda batch: names.add(threading.current_thread().ident)
+    device = DeviceScheduler(streams=4)
+    try:
+        for future in [device.submit(net, a) for a in arrays(12)]:
+            future.result(10)
+    finally:
+        device.close()
+    assert len(names) == 1

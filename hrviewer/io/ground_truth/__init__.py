@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import GroundTruthError, HrviewerError
+from hrviewer.errors import GroundTruthError, HrviewerError, short_message
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.features import Feature, rectangle
 from hrviewer.io.ground_truth.boxes import read_voc
@@ -24,6 +24,7 @@ from hrviewer.io.ground_truth.points import read_csv, read_json, read_mat
 
 __all__ = [
     "BORDER_TOLERANCE",
+    "MISMATCHES",
     "SUFFIXES",
     "ImageRef",
     "existing_file",
@@ -50,6 +51,13 @@ READERS: dict[str, GroundTruthReader] = {
 """Reader of each file suffix."""
 
 SUFFIXES = tuple(READERS)
+
+TEXT_SUFFIXES = (".geojson", ".json", ".xml")
+MAX_TEXT_BYTES = 512 << 20
+"""Of a file that is parsed as a whole, which takes several times its size."""
+
+MISMATCHES = (ValueError, TypeError, AttributeError, RecursionError)
+"""Errors of values that have another type than expected."""
 
 
 def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> GroundTruth:
@@ -84,8 +92,13 @@ def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> G
         ground_truth = READERS[path.suffix.lower()](path, ImageRef(image, shape))
     except HrviewerError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise GroundTruthError(f"{path.name} cannot be read as ground truth: {error}") from None
+    except (OSError, LookupError, ArithmeticError, *MISMATCHES) as error:
+        why = short_message(error)
+        raise GroundTruthError(f"{path.name} cannot be read as ground truth: {why}") from None
+    if ground_truth.boxes is not None and (ground_truth.boxes[:, 2:] < 0).any():
+        raise GroundTruthError(
+            f"{path.name} has a box whose end comes before its beginning: correct or remove it"
+        )
     if not len(ground_truth) and not ground_truth.is_annotated:
         raise GroundTruthError(
             f"{path.name} contains no annotations, so it cannot be used as ground truth"
@@ -99,7 +112,7 @@ def existing_file(path: str | Path) -> Path:
     Raises
     ------
     HrviewerError
-        If it is missing, empty or of an unknown format.
+        If it is missing, empty, too large or of an unknown format.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -111,6 +124,10 @@ def existing_file(path: str | Path) -> Path:
         )
     if path.is_file() and os.path.getsize(path) == 0:
         raise GroundTruthError(f"{path.name} is empty: choose another file as ground truth")
+    if path.suffix.lower() in TEXT_SUFFIXES and os.path.getsize(path) > MAX_TEXT_BYTES:
+        raise GroundTruthError(
+            f"{path.name} has more than {MAX_TEXT_BYTES >> 20} MiB: divide it, or save it as .csv"
+        )
     return path
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import GroundTruthError
+from hrviewer.errors import GroundTruthError, short_message
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
 from hrviewer.io.dsa import is_dsa, read_dsa
 from hrviewer.io.geojson import CLASS_KEYS, read_geojson, read_json_file
 from hrviewer.io.ground_truth.boxes import read_coco
 from hrviewer.io.ground_truth.image_ref import ImageRef
+from hrviewer.io.ground_truth.mat_check import check_mat
 from hrviewer.io.ground_truth.object_outlines import outlines_of_polygons
 
 __all__ = ["read_csv", "read_json", "read_mat", "write_csv"]
@@ -107,10 +108,11 @@ def read_mat(path: Path, image: ImageRef) -> GroundTruth:
     from scipy.io import loadmat
 
     try:
+        check_mat(path)
         data = loadmat(path)
     except Exception as error:  # scipy raises many kinds of errors for damaged files
         raise GroundTruthError(
-            f"{path.name} is not a readable MATLAB file of version 4 to 7.2: {error}"
+            f"{path.name} is not a readable MATLAB file of version 5 to 7.2: {short_message(error)}"
         ) from None
     if "image_info" in data:
         locations = data["image_info"][0, 0]["location"][0, 0]

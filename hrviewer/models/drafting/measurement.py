@@ -125,8 +125,10 @@ def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...]
     linear operations.
     """
     graph = summarize_graph(path)  # says so where onnx is missing
+    import onnx
     import onnxruntime
 
+    from hrviewer.models.loaders.graph import OnnxGraph
     from hrviewer.models.loaders.onnx import session_options
 
     inputs = ", ".join(map(str, graph.inputs))
@@ -144,6 +146,7 @@ def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...]
             f"{path} takes {inputs}: export it with one input (n, channels, h, w) of float, half, "
             "double or uint8"
         )
+    OnnxGraph(onnx.load(path, load_external_data=False), str(path))  # refuses what is not safe
     try:
         session = onnxruntime.InferenceSession(
             str(path), session_options(onnxruntime, 1), providers=["CPUExecutionProvider"]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrviewer.errors import ModelError, ParameterError, UntrustedModelError
+from hrviewer.errors import (
+    DeviceMemoryError,
+    HrviewerError,
+    ModelError,
+    ParameterError,
+    UntrustedModelError,
+    short_message,
+)
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.tiled_encoder import TiledEncoder, is_tile_encoder
@@ -59,6 +66,9 @@ def load(
 ) -> Network:
     """Load weights, verify them, and validate the card by inference on a tile.
 
+    With the device ``auto``, a network that does not run on the GPU, for example since there are no
+    kernels for it or it has too little memory, runs on the CPU; `Network.notes` has the reason.
+
     Parameters
     ----------
     path
@@ -83,9 +93,48 @@ def load(
         If the file has the wrong format, is damaged or is not the one that the card describes, if
         the device or the back end is missing, or if the network does not match its card.
     """
+    check_weights_format(path, trust)
+    try:
+        return _load(path, card, device, threads, precision, samples)
+    except (ModelError, MemoryError) as error:
+        if device != "auto" or not _has_gpu(path):
+            if isinstance(error, HrviewerError):
+                raise
+            raise DeviceMemoryError(
+                f"{card.name} does not fit into the memory ({short_message(error)}): choose "
+                "another --device, or a model with smaller tiles"
+            ) from None
+        reason = short_message(error)
+    # Outside of the except block, since the error's frames hold the device's memory.
+    network = _load(path, card, "cpu", threads, precision, samples)
+    network.notes = (f"{card.name} runs on the CPU, since it does not on the GPU: {reason}",)
+    return network
+
+
+def _has_gpu(path: Path) -> bool:
+    """Return whether ``auto`` means a GPU for this file."""
+    try:
+        if path.suffix.lower() == ".onnx":
+            import onnxruntime
+
+            return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        from hrviewer.models.loaders.torch import resolve_device
+    except ImportError:
+        return False
+    return resolve_device("auto").type != "cpu"
+
+
+def _load(
+    path: Path,
+    card: ModelCard,
+    device: str,
+    threads: int | None,
+    precision: str,
+    samples: Sequence[Floats],
+) -> Network:
+    """Load weights on one device."""
     from hrviewer.models.probe import validate_network
 
-    check_weights_format(path, trust)
     if precision not in PRECISIONS:
         raise ParameterError(
             f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}"

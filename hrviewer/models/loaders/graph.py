@@ -11,6 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hrviewer.errors import ModelError
+from hrviewer.models.loaders.graph_check import (
+    check_operations,
+    check_tensor_sizes,
+    inline_functions,
+)
 
 __all__ = ["OnnxGraph", "final_operations"]
 
@@ -55,12 +60,6 @@ _OP_FLOPS: dict[str, Callable[[Any, Sequence[Shape], Shape], float]] = {
     "MatMul": _matmul,
     "Einsum": _einsum,
 }
-_UNSUPPORTED_OPS = {
-    *("Attention", "MultiHeadAttention", "QAttention", "FusedConv", "FusedMatMul", "FusedGemm"),
-    *("LSTM", "GRU", "RNN", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
-    *("DeformConv", "If", "Loop", "Scan"),
-}
-
 
 _TRIVIAL_OPS = {
     *("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice"),
@@ -102,18 +101,17 @@ class OnnxGraph:
     Raises
     ------
     ModelError
-        If the FLOPs of an operation are unknown.
+        If the FLOPs of an operation are unknown, or the model is larger than can be opened safely.
     """
 
     def __init__(self, model: Any, name: str) -> None:
-        unknown = sorted({n.op_type for n in model.graph.node} & _UNSUPPORTED_OPS)
-        if unknown:
-            raise ModelError(
-                f"{name}: the FLOPs of {', '.join(unknown)} cannot be counted: "
-                "export it without fused, quantised or branching operations"
-            )
+        import onnx
+
+        check_operations(model, name)
         self._name = name
-        self._model = _without_weights(model)
+        self._model = _without_weights(inline_functions(model, name))
+        inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
+        check_tensor_sizes(inferred.graph, name)
 
     def flops(self, input_name: str, shape: Shape) -> float:
         """Return the FLOPs of the graph for an input of a shape."""

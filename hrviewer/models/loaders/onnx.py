@@ -80,7 +80,10 @@ class OnnxNetwork(Network):
         external = [_resolve_external(path, name) for name in sorted(set(_external_files(model)))]
         for file in external:
             sha256 += read_weights(file, card.model_copy(update={"sha256": None}))[1]
+        graph = OnnxGraph(model, str(path))  # checked before a session computes its constants
         providers, target = _providers(onnxruntime, device)
+        if target != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries, in packages of PyPI
 
         def create_session(count: int) -> Any:
             options = session_options(onnxruntime, count)
@@ -98,9 +101,18 @@ class OnnxNetwork(Network):
             raise ModelError(
                 f"onnxruntime rejects {path} ({short_message(error)}): export it again"
             ) from None
+        used = session.get_providers()
+        notes: tuple[str, ...] = ()
+        if target != "cpu" and used[:1] == ["CPUExecutionProvider"]:
+            # onnxruntime falls back without an error where CUDA's libraries are missing.
+            reason = "onnxruntime cannot load CUDA or cuDNN here"
+            if device != "auto":
+                raise ModelError(f"{card.name}: {reason}: install them, or choose --device cpu")
+            target, notes = "cpu", (f"{card.name} runs on the CPU: {reason}",)
+            sessions = PerThreadCount(create_session, threads)
         _check_input(path, card, session)
-        network = cls(card, sha256, sessions, OnnxGraph(model, str(path)), target)
-        network.external_files = tuple(external)
+        network = cls(card, sha256, sessions, graph, target)
+        network.external_files, network.notes = tuple(external), notes
         return network
 
     def _run(self, batch: Floats) -> Sequence[Floats]:

@@ -41,6 +41,7 @@ __all__ = [
 
 _FOLDING_TOLERANCE = 1e-4
 _HASHED_TYPES = (int, float, str, tuple)
+_MPS_LOCK = threading.RLock()
 _STRIP_CELLS = 1 << 16
 """Number of embeddings per backward pass."""
 
@@ -105,8 +106,10 @@ class TorchNetwork(Network):
             ) from None
         name, params = card.architecture.name, card.architecture.params
         try:
-            module: nn.Module = get_architecture(name)(**params)
-        except (TypeError, ValueError) as error:
+            build = get_architecture(name)
+            _require_size(build, params, weights, card)
+            module: nn.Module = build(**params)
+        except (TypeError, ValueError, RuntimeError, MemoryError, OverflowError) as error:
             raise ModelError(
                 f"{card.name}: architecture.params do not fit {name} ({short_message(error)}): "
                 "correct the card"
@@ -119,7 +122,16 @@ class TorchNetwork(Network):
                 f"{path} does not fit the architecture {name} ({short_message(error)}): correct "
                 "the card"
             ) from None
-        return cls(card, sha256, module.eval().requires_grad_(False), target, max_threads)
+        module = module.eval().requires_grad_(False)
+        try:
+            return cls(card, sha256, module, target, max_threads)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(short_message(error)) from None
+        except RuntimeError as error:  # as where torch has no kernels for the GPU
+            raise ModelError(
+                f"{card.name} does not run on {target} ({short_message(error)}): choose --device "
+                "cpu"
+            ) from None
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         def run() -> Any:
@@ -272,7 +284,8 @@ class TorchNetwork(Network):
             if torch.get_num_threads() != part:
                 torch.set_num_threads(part)  # of the current thread
         try:
-            with mode():
+            # torch's stream on Apple's GPUs is not safe for several threads.
+            with mode(), _MPS_LOCK if self._device.type == "mps" else nullcontext():
                 return run()
         except torch.OutOfMemoryError as error:
             raise MemoryError(short_message(error)) from None
@@ -288,6 +301,25 @@ def to_arrays(out: Any) -> list[Floats]:
         out = list(out.values())
     outputs = out if isinstance(out, (list, tuple)) else [out]
     return [o.float().contiguous().cpu().numpy() for o in outputs]
+
+
+def _require_size(
+    build: Callable[..., nn.Module],
+    params: dict[str, Any],
+    weights: dict[str, Tensor],
+    card: ModelCard,
+) -> None:
+    """Refuse an architecture that is much larger than its weights, before it takes memory."""
+    try:
+        with torch.device("meta"):
+            built = sum(parameter.numel() for parameter in build(**params).parameters())
+    except Exception:  # some architectures cannot be built without numbers
+        return
+    if built > 2 * sum(weight.numel() for weight in weights.values()) + 1_000_000:
+        raise ModelError(
+            f"{card.name}: architecture.params describe a network of {built:,} parameters, and "
+            "the weights are fewer: correct the card"
+        )
 
 
 def _disable_tf32() -> None:

@@ -26,11 +26,19 @@ from hrviewer.pyramid.readers.base import (
     reporting,
 )
 from hrviewer.pyramid.readers.picture_header import png_mode, stored_bits
+from hrviewer.pyramid.readers.png_check import holds_all_rows
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
 __all__ = ["IN_MEMORY_LIMIT", "PillowReader", "PillowTiffReader", "picture_size"]
+
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "PCX", "TGA", "JPEG2000"),
+    *("ICO", "SGI", "AVIF"),
+)
+"""Pillow's formats that are opened: those that Pillow itself decodes. It would start Ghostscript
+for EPS, and decoders of other formats are little tested."""
 
 TILE = 512
 IN_MEMORY_LIMIT = 64_000_000
@@ -65,10 +73,12 @@ def _open_header(path: str) -> Any:
     """Read an image's header."""
     from PIL import Image
 
+    Image.init()
+    known = Image.OPEN
     with _pillow_limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(path, formats=[name for name in FORMATS if name in known])
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -172,6 +182,10 @@ class PillowReader(Reader):
                 return self._decoded, False
             start = time.perf_counter()
             pixels = self._read_pixels().reshape(self._shape)
+            if not pixels[-1].any() and not holds_all_rows(str(self.path)):
+                raise ImageReadError(
+                    f"{self.name} has fewer rows than its header says; the file is damaged"
+                )
             if pixels.shape[0] * pixels.shape[1] > IN_MEMORY_LIMIT:
                 with tempfile.TemporaryFile() as file:  # the mapping outlives it
                     spilled = np.memmap(file, pixels.dtype, "w+", shape=pixels.shape)
@@ -205,6 +219,8 @@ class PillowReader(Reader):
                     image.load()
                 else:
                     image.verify()
+            if not holds_all_rows(str(self.path)):
+                raise ValueError("it has fewer rows than its header says")
         except Exception as error:
             raise ImageReadError(
                 f"{self.name} cannot be decoded: {short_message(error)}; the file is damaged"

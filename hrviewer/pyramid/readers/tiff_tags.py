@@ -11,6 +11,7 @@ from hrviewer.pyramid.value_range import stored_range
 __all__ = [
     "JPEG_COMPRESSIONS",
     "ORIENTATIONS",
+    "coded_pixels",
     "ome_pixels",
     "read_nodata",
     "read_stored_range",
@@ -58,6 +59,24 @@ def unsupported_coding(key: Any) -> str | None:
     if key.photometric == 6 and subsampled and key.compression in LOSSLESS_COMPRESSIONS:
         return "stores colours at a lower resolution without JPEG, which is not supported"
     return None
+
+
+def coded_pixels(data: bytes) -> int:
+    """Return the pixels in the header of a JPEG or JPEG 2000 codestream; 0 if it has none.
+
+    See ITU-T T.81, section B.2.2, and T.800, section A.5.1.
+    """
+    if data[:4] == b"\xff\x4f\xff\x51":
+        width, height, x, y = (int.from_bytes(data[i : i + 4], "big") for i in (8, 12, 16, 20))
+        return max(0, width - x) * max(0, height - y)
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at + 5, at + 7))
+            return height * width
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
 
 
 def read_nodata(key: Any, path: str) -> float | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import struct
 import xml.etree.ElementTree as ET
+import zlib
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
-from hrviewer.io.ground_truth import label_maps, read_ground_truth
+from hrviewer.io.ground_truth import label_maps, read_features, read_ground_truth
 from hrviewer.io.ground_truth.points import write_csv
 from hrviewer.io.ome_metadata import multiscales
 
@@ -349,3 +352,92 @@ def test_dsa_annotations(tmp_path):
     elements.append({"type": "point"})
     path.write_text(json.dumps({"elements": elements}))
     assert "element 3" in error_of(path)
+
+
+# Files that state false sizes.
+
+
+def mat_bytes(tmp_path, **variables):
+    path = tmp_path / "good.mat"
+    compressed = variables.pop("compressed", False)
+    scipy.io.savemat(path, variables, do_compression=compressed)
+    return bytearray(path.read_bytes())
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_sizes_in_mat_files_are_checked_before_scipy_believes_them(
+    tmp_path, monkeypatch, compressed
+):
+    """A matrix of 2³⁰ × 2³⁰ ended the process."""
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *_: pytest.fail("scipy was asked"))
+    plain = mat_bytes(tmp_path, annPoints=POINTS)
+    at = plain.index(struct.pack("<ii", *POINTS.shape))
+    for rows in (1 << 30, -1, 4):
+        changed = bytearray(plain)
+        changed[at : at + 4] = struct.pack("<i", rows)
+        if compressed:
+            body = zlib.compress(changed[128:])
+            changed = changed[:128] + struct.pack("<ii", 15, len(body)) + body
+        (tmp_path / "a.mat").write_bytes(changed)
+        assert "matrix" in error_of(tmp_path / "a.mat")
+
+
+def test_every_truncation_and_flip_of_a_mat_file_is_one_line_or_points(tmp_path):
+    info = np.empty((1, 1), object)
+    info[0, 0] = {"location": POINTS, "number": np.array([[3]])}
+    data = mat_bytes(tmp_path, image_info=info)
+    path = tmp_path / "a.mat"
+    for at in range(0, len(data), 16):
+        path.write_bytes(data[:at] or b"x")
+        error_of(path)
+    for at in range(128, len(data), 3):
+        changed = bytearray(data)
+        changed[at] ^= 0xFF
+        path.write_bytes(changed)
+        with contextlib.suppress(HrviewerError):
+            read(path)
+
+
+def test_a_mat_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrviewer.io.ground_truth.mat_check.MAX_BYTES", 1 << 20)
+    data = mat_bytes(tmp_path, annPoints=np.zeros((1 << 17, 2)), compressed=True)
+    (tmp_path / "a.mat").write_bytes(data)
+    assert "decompresses to more" in error_of(tmp_path / "a.mat")
+
+
+POINT = (
+    '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, %s]}, "properties": %s}'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.geojson", POINT % ("1" + "0" * 400, "{}")),
+        ("a.geojson", POINT % ("NaN", "{}")),
+        ("a.geojson", POINT % ("1", "[1]")),
+        ("a.geojson", "[" * 100_000),
+        ("a.json", '{"elements": ["point"]}'),
+        ("a.json", '{"elements": [{"type": "point", "center": [1, 1, 0]}], "annotation": 3}'),
+        ("a.csv", "y,x,h,w\n1,1,-5,5\n"),
+        ("a.csv", "xmin,ymin,xmax,ymax\n5,5,1,1\n"),
+    ],
+)
+def test_values_of_another_kind_are_rejected_in_one_line(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    error_of(path)
+
+
+def test_text_in_place_of_a_dsa_label_is_ignored(tmp_path):
+    path = tmp_path / "a.json"
+    element = {"type": "point", "center": [3, 5, 0], "label": "x", "user": "y"}
+    path.write_text(json.dumps({"elements": [element]}))
+    assert_array_equal(read(path).points, [[5, 3]])
+
+
+def test_measurements_that_are_not_numbers_are_left_out(tmp_path):
+    path = tmp_path / "a.geojson"
+    path.write_text(POINT % ("1", '{"measurements": {"a": NaN, "b": 2}}'))
+    (feature,) = read_features(path, "photo.png", SHAPE)
+    assert feature.measurements == {"b": 2.0}

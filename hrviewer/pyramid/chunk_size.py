@@ -1,0 +1,87 @@
+"""Decoded sizes of compressed chunks, known before they are decoded.
+
+A few megabytes may decompress to any number of gigabytes, and decoders of chunks have no limit.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["decodes_within", "zstd_content_size"]
+
+MAX_DEFLATE_RATIO = 1032
+"""Of deflate: no stream decompresses to more."""
+
+STEP = 1 << 20
+"""Bytes that are decompressed at once where only that shows the size."""
+
+INFLATERS: dict[str, Callable[[], Any]] = {
+    "zlib": lambda: zlib.decompressobj(15),
+    "gzip": lambda: zlib.decompressobj(31),
+    "bz2": bz2.BZ2Decompressor,
+    "lzma": lzma.LZMADecompressor,
+}
+
+
+def decodes_within(data: bytes, codec: str, limit: int) -> bool:
+    """Return whether a chunk decodes to at most `limit` bytes, as far as its codec is known.
+
+    Parameters
+    ----------
+    data : bytes
+        The compressed chunk.
+    codec : str
+        Name of its last codec: ``zstd``, ``blosc``, ``lz4``, ``zlib``, ``gzip``, ``bz2`` or
+        ``lzma``; chunks of others pass.
+    limit : int
+        Bytes.
+    """
+    if codec == "zstd":
+        size = zstd_content_size(data[:18])
+        return size is None or size <= limit  # without a stated size the decoder grows its buffer
+    if codec == "blosc":
+        return int.from_bytes(data[4:8], "little") <= limit
+    if codec == "lz4":
+        return int.from_bytes(data[:4], "little") <= limit
+    if codec not in INFLATERS:
+        return True
+    if codec in ("zlib", "gzip") and len(data) * MAX_DEFLATE_RATIO <= limit:
+        return True
+    return _inflates_within(data, INFLATERS[codec](), limit)
+
+
+def _inflates_within(data: bytes, inflater: Any, limit: int) -> bool:
+    """Decompress bit by bit, keeping nothing, until the limit is passed."""
+    size, rest = 0, data
+    try:
+        while not inflater.eof:
+            size += len(found := inflater.decompress(rest, STEP))
+            rest = getattr(inflater, "unconsumed_tail", b"")
+            if size > limit:
+                return False
+            if not found and not rest:
+                break
+    except (zlib.error, lzma.LZMAError, OSError, EOFError):
+        return True  # the decoder reports the damage
+    return True
+
+
+def zstd_content_size(header: bytes) -> int | None:
+    """Return the bytes that a Zstandard frame decompresses to, or None if it does not state them.
+
+    See the frame header of RFC 8878, section 3.1.1.1.
+    """
+    if len(header) < 6 or header[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    descriptor = header[4]
+    flag, single = descriptor >> 6, bool(descriptor & 0x20)
+    start = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    length = (1 if single else 0, 2, 4, 8)[flag]
+    if not length or len(header) < start + length:
+        return None
+    size = int.from_bytes(header[start : start + length], "little")
+    return size + 256 if flag == 1 else size

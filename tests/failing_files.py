@@ -1,0 +1,149 @@
+"""A file system that fails, or ends the process, at any operation that changes it."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+OPERATIONS = ("replace", "rename", "link", "mkdir", "fsync", "open")
+"""Functions of `os` that are counted, besides opening a file to write, and writing to it."""
+
+
+class FailingFiles:
+    """Operations below a folder, counted; one of them fails.
+
+    Parameters
+    ----------
+    folder : Path
+        Operations elsewhere pass.
+    fail_at : int, optional
+        Number of the operation that fails, from 0; none by default.
+    how : {"full", "broken", "kill"}
+        ``full``: with ENOSPC, after half of what was to be written, and so do all that follow;
+        ``broken``: with EIO, once; ``kill``: SIGKILL ends the process.
+    """
+
+    def __init__(self, folder: Path, fail_at: int | None = None, how: str = "full") -> None:
+        self.folder, self.fail_at, self.how = str(folder), fail_at, how
+        self.count, self.is_first = 0, False
+        self._lock = threading.Lock()
+
+    def concerns(self, path: object) -> bool:
+        try:
+            name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+        except (TypeError, ValueError):
+            return False
+        return os.path.abspath(name).startswith(self.folder) if name else False
+
+    def step(self) -> bool:
+        """Count an operation; return whether it is to fail."""
+        with self._lock:
+            number, self.count = self.count, self.count + 1
+        self.is_first = number == self.fail_at
+        if self.fail_at is None or number < self.fail_at:
+            return False
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.how == "full" or number == self.fail_at
+
+    def check(self) -> None:
+        if self.step():
+            code = errno.ENOSPC if self.how == "full" else errno.EIO
+            raise OSError(code, os.strerror(code))
+
+
+class FailingRaw(io.FileIO):
+    """A file whose writes are counted."""
+
+    def __init__(self, path: Any, mode: str, files: FailingFiles) -> None:
+        files.check()
+        super().__init__(path, mode)
+        self._files = files
+
+    def write(self, data: Any, /) -> int | None:
+        if self._files.step():
+            if self._files.how == "full" and self._files.is_first:
+                super().write(bytes(data)[: len(data) // 2])
+            code = errno.ENOSPC if self._files.how == "full" else errno.EIO
+            raise OSError(code, os.strerror(code))
+        return super().write(data)
+
+
+@contextmanager
+def failing(files: FailingFiles) -> Iterator[FailingFiles]:
+    """Let operations fail within the context."""
+    plain_open = builtins.open
+
+    def open_file(path: Any, mode: str = "r", buffering: int = -1, *args: Any, **more: Any) -> Any:
+        writes = set(mode) & set("wax+")
+        if not writes or not files.concerns(path):
+            return plain_open(path, mode, buffering, *args, **more)
+        if "+" in mode or "a" in mode:
+            files.check()
+            return plain_open(path, mode, buffering, *args, **more)
+        raw = FailingRaw(path, "x" if "x" in mode else "w", files)
+        if buffering == 0:
+            return raw
+        stream = io.BufferedWriter(raw)
+        if "b" in mode:
+            return stream
+        names = ("encoding", "errors", "newline")
+        given = dict(zip(names, args, strict=False)) | more
+        return io.TextIOWrapper(stream, **{n: given[n] for n in names if n in given})
+
+    def wrap(name: str) -> Callable[..., Any]:
+        plain = getattr(os, name)
+
+        def operation(*args: Any, **more: Any) -> Any:
+            writes = name != "open" or bool(args[1] & (os.O_WRONLY | os.O_RDWR))
+            if name == "fsync" or (writes and any(files.concerns(path) for path in args[:2])):
+                files.check()
+            return plain(*args, **more)
+
+        return operation
+
+    with ExitStack() as stack:
+        for name in OPERATIONS:
+            stack.enter_context(patch.object(os, name, wrap(name)))
+        stack.enter_context(patch.object(builtins, "open", open_file))
+        stack.enter_context(patch.object(io, "open", open_file))
+        yield files
+
+
+def count_operations(action: Callable[[], object], folder: Path) -> int:
+    """Return the number of operations below a folder in an action that succeeds."""
+    with failing(FailingFiles(folder)) as files:
+        action()
+    return files.count
+
+
+def killed(action: Callable[[], object], folder: Path, at: int) -> bool:
+    """Run an action in a child process that is killed at an operation; return whether it was."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads are idle
+        child = os.fork()
+    if child == 0:
+        try:
+            with failing(FailingFiles(folder, at, "kill")):
+                action()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def some(count: int, most: int) -> list[int]:
+    """Return at most `most` numbers below `count`, the first and the last among them."""
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

@@ -1,0 +1,92 @@
+"""ONNX models that hide operations in functions, or would take any time or memory to open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_cards import make_card
+from onnx import TensorProto, helper, numpy_helper, save_model
+from onnx.helper import make_opsetid as opset
+
+from hrviewer.errors import ModelError
+from hrviewer.models.loaders.graph import OnnxGraph
+from hrviewer.models.loaders.onnx import OnnxNetwork
+
+node = helper.make_node
+OPSETS = [opset("", 17), opset("own", 1)]
+
+
+def model_of(nodes: list[Any], functions: list[Any]) -> Any:
+    def image(name: str, channels: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, channels, "h", "w"))
+
+    weights = [numpy_helper.from_array(np.ones((1, 3, 3, 3), np.float32), "w")]
+    graph = helper.make_graph(nodes, "g", [image("x", 3)], [image("y", 1)], weights)
+    return helper.make_model(graph, functions=functions, opset_imports=OPSETS, ir_version=8)
+
+
+def function(name: str, *nodes: Any, inputs: tuple[str, ...] = ("a",)) -> Any:
+    return helper.make_function("own", name, list(inputs), ["b"], list(nodes), OPSETS)
+
+
+CONVOLUTION = node("Conv", ["a", "w"], ["b"], pads=[1, 1, 1, 1])
+
+
+def test_operations_in_functions_are_counted() -> None:
+    inner = function("inner", CONVOLUTION, inputs=("a", "w"))
+    outer = function("outer", node("inner", ["a", "w"], ["b"], domain="own"), inputs=("a", "w"))
+    hidden = model_of([node("outer", ["x", "w"], ["y"], domain="own")], [inner, outer])
+    plain = model_of([node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])], [])
+    counted = [OnnxGraph(model, "m").flops("x", (1, 3, 8, 8)) for model in (hidden, plain)]
+    assert counted == [2 * 27 * 64] * 2
+
+
+def test_functions_that_call_the_one_before_twice_are_refused() -> None:
+    functions = [function("f0", node("Relu", ["a"], ["b"]))]
+    for i in range(1, 40):
+        once = node(f"f{i - 1}", ["a"], ["m"], domain="own")
+        functions.append(function(f"f{i}", once, node(f"f{i - 1}", ["m"], ["b"], domain="own")))
+    with pytest.raises(ModelError, match="more than 200,000 operations"):
+        OnnxGraph(model_of([node("f39", ["x"], ["y"], domain="own")], functions), "m")
+
+
+def test_functions_that_call_themselves_are_refused() -> None:
+    functions = [
+        function("f", node("g", ["a"], ["b"], domain="own")),
+        function("g", node("f", ["a"], ["b"], domain="own")),
+    ]
+    with pytest.raises(ModelError, match="calls itself"):
+        OnnxGraph(model_of([node("f", ["x"], ["y"], domain="own")], functions), "m")
+
+
+def test_branches_in_functions_are_refused() -> None:
+    """A loop there could run for ever."""
+    out = helper.make_tensor_value_info("b", TensorProto.FLOAT, None)
+    body = helper.make_graph([node("Identity", ["a"], ["b"])], "body", [], [out])
+    branch = node("If", ["c"], ["b"], then_branch=body, else_branch=body)
+    loop = function("f", node("Cast", ["a"], ["c"], to=TensorProto.BOOL), branch)
+    with pytest.raises(ModelError, match="FLOPs of If cannot be counted"):
+        OnnxGraph(model_of([node("f", ["x"], ["y"], domain="own")], [loop]), "m")
+
+
+def test_a_large_constant_is_refused_before_a_back_end_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = numpy_helper.from_array(np.array([30_000, 30_000]), "sides")
+    nodes = [
+        node("Constant", [], ["s"], value=sides),
+        node("ConstantOfShape", ["s"], ["large"]),
+        node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        node("Add", ["c", "sum"], ["y"]),
+    ]
+    path = tmp_path / "m.onnx"
+    save_model(model_of(nodes, []), path)
+    opened: list[object] = []
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *a, **k: opened.append(a))
+    with pytest.raises(ModelError, match=r"'large' takes 3\.6 GB for any input"):
+        OnnxNetwork.load(path, make_card(), "cpu", 1)
+    assert not opened

@@ -1,0 +1,235 @@
+"""Every operation on files fails once, or the process ends there: nothing is lost, mixed or left.
+
+A few operations of each command by default; all of them are marked slow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from failing_files import FailingFiles, count_operations, failing, killed, some
+from PIL import Image
+from toys import picture, toy_bundle
+
+from hrviewer.errors import HrviewerError
+from hrviewer.io import export
+from hrviewer.io.annotations import read_annotations, write_annotations
+from hrviewer.io.features import Feature
+from hrviewer.io.image_writer import write_image
+from hrviewer.pyramid import open_pyramid
+from hrviewer.runs import Run, compare, run
+from hrviewer.runs.importers import import_run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are POSIX's")
+
+IMAGE = picture(96, 128)
+QUICK = 4
+"""Operations of each command that fail in the quick tests."""
+
+
+@dataclass
+class Command:
+    """A command that writes into a folder, and what it should leave there.
+
+    `act` may be called again after a failure, and then resumes or repeats. `read` returns what was
+    written, in a form that can be compared.
+    """
+
+    act: partial[object]
+    read: Callable[[Path], object]
+
+
+def read_run(folder: Path) -> object:
+    found = Run(folder / "a.run.zarr")
+    assert found.complete
+    patches = found.patches.drop(columns=[c for c in found.patches if c.endswith("_s")])
+    journal = found.path / "journal"
+    return found.output.tobytes(), found.estimate, patches.to_csv(), journal.exists()
+
+
+def act_run(folder: Path, image: Path) -> None:
+    out = folder / "a.run.zarr"
+    with open_pyramid(image) as pyramid:
+        resume = (out / "run.json").exists() or (out / "journal").exists()
+        run(pyramid, toy_bundle(), tile=32, out=out, cache="off", resume=resume)
+
+
+def act_export(folder: Path, made: Path, name: str) -> None:
+    target = folder / name
+    if not target.exists():
+        export(Run(made), target)
+
+
+def read_tree(folder: Path) -> object:
+    """Return the names and bytes of all files."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def act_convert(folder: Path, image: Path) -> None:
+    target = folder / "a.ome.zarr"
+    if not target.exists():
+        with open_pyramid(image) as pyramid:
+            write_image(pyramid, target)
+
+
+def act_compare(folder: Path, image: Path) -> None:
+    compare(
+        image, toy_bundle(), ["uniform", "patches:tile=32"], out=folder / "c", cache="off",
+        progress=False,
+    )  # fmt: skip
+
+
+def read_compare(folder: Path) -> object:
+    runs = [Run(path.parent) for path in sorted((folder / "c").rglob("run.json"))]
+    assert all(found.complete for found in runs)
+    return [(found.header["strategy"], found.estimate, found.output.tobytes()) for found in runs]
+
+
+def act_import(folder: Path, image: Path) -> None:
+    out = folder / "i.run.zarr"
+    table = image.with_name("wsinfer.csv")
+    table.write_text("minx,miny,width,height,prob_a\n0,0,32,32,0.25\n32,0,32,32,0.75\n")
+    if not (out / "run.json").exists():
+        import_run(table, image, out)
+
+
+def read_import(folder: Path) -> object:
+    found = Run(folder / "i.run.zarr")
+    return found.output.tobytes(), found.patches["value"].tolist()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image and a run of it."""
+    folder = tmp_path_factory.mktemp("made")
+    Image.fromarray(IMAGE).save(folder / "image.png")
+    act_run(folder, folder / "image.png")
+    return folder
+
+
+NAMES = ("run", "compare", "convert", "import", "export geojson", "export ome-zarr", "export csv")
+
+
+def command_of(name: str, made: Path) -> Command:
+    image, done = made / "image.png", made / "a.run.zarr"
+    commands = {
+        "run": Command(partial(act_run, image=image), read_run),
+        "compare": Command(partial(act_compare, image=image), read_compare),
+        "convert": Command(partial(act_convert, image=image), read_tree),
+        "import": Command(partial(act_import, image=image), read_import),
+        **{
+            f"export {kind}": Command(partial(act_export, made=done, name=f"x.{suffix}"), read_tree)
+            for kind, suffix in (
+                ("geojson", "geojson"), ("ome-zarr", "ome.zarr"), ("csv", "csv"))
+        },
+    }  # fmt: skip
+    return commands[name]
+
+
+def error_of(act: Callable[[], object], files: FailingFiles) -> str:
+    """Return the message of an action that fails; an empty one if it does not."""
+    with failing(files):
+        try:
+            act()
+        except HrviewerError as error:
+            return str(error)
+    return ""
+
+
+def check_failure(command: Command, folder: Path, expected: object, how: str, at: int) -> None:
+    """Let an operation fail, repeat the command, and compare what it left."""
+    folder.mkdir()
+    if how == "kill":
+        killed(partial(command.act, folder), folder, at)
+    else:
+        assert "\n" not in error_of(partial(command.act, folder), FailingFiles(folder, at, how))
+    command.act(folder)
+    assert command.read(folder) == expected
+    left = [p for p in folder.rglob("*") if p.name.endswith((".new", ".part")) or "claim" in p.name]
+    # An import that is killed at its very end is complete, and nobody claims its folder again.
+    assert not left or (command.act.func is act_import and how == "kill")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("name", "how"), [("run", "broken"), *product(NAMES, ("full", "kill"))])
+def test_a_few_failures(name: str, how: str, made: Path, tmp_path: Path) -> None:
+    check_failures(command_of(name, made), how, tmp_path, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["full", "broken", "kill"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_failure(name: str, how: str, made: Path, tmp_path: Path) -> None:
+    check_failures(command_of(name, made), how, tmp_path, 1000)
+
+
+def check_failures(command: Command, how: str, tmp_path: Path, most: int) -> None:
+    reference = tmp_path / "reference"
+    reference.mkdir()
+    count = count_operations(partial(command.act, reference), reference)
+    assert count > 3
+    expected = command.read(reference)
+    for at in some(count, most):
+        check_failure(command, tmp_path / f"at{at}", expected, how, at)
+
+
+@pytest.mark.parametrize("how", ["full", "broken"])
+def test_annotations_are_the_old_or_the_new_ones(how: str, tmp_path: Path) -> None:
+    def annotation(i: int) -> Feature:
+        return Feature("annotation", "a", point=(float(i), 1.0), number=0)
+
+    write_annotations(tmp_path, [annotation(1)])
+    count = count_operations(lambda: write_annotations(tmp_path, [annotation(1)]), tmp_path)
+    for at in range(count):
+        with failing(FailingFiles(tmp_path, at, how)), suppress(HrviewerError):
+            write_annotations(tmp_path, [annotation(2)])
+        (found,) = read_annotations(tmp_path)
+        assert found.point in ((1.0, 1.0), (2.0, 1.0))
+        assert os.listdir(tmp_path) == ["annotations.geojson"]
+        write_annotations(tmp_path, [annotation(1)])
+
+
+def test_a_full_disk_before_the_first_result_is_reported_as_it_is(
+    made: Path, tmp_path: Path
+) -> None:
+    """The message promised results in a folder that was removed."""
+    image = made / "image.png"
+    count = count_operations(partial(act_run, tmp_path, image), tmp_path)
+    shutil.rmtree(tmp_path / "a.run.zarr")
+    lines = set()
+    for at in some(count, 12):
+        line = error_of(partial(act_run, tmp_path, image), FailingFiles(tmp_path, at))
+        kept = [*(tmp_path / "a.run.zarr").glob("journal/*.results")]
+        assert ("its results are saved" in line) == bool(kept), (at, line)
+        lines.add(line.partition(":")[0])
+        shutil.rmtree(tmp_path / "a.run.zarr", ignore_errors=True)
+    assert len(lines) > 1
+
+
+def test_the_layer_counts_and_fails(tmp_path: Path) -> None:
+    def act() -> None:
+        (tmp_path / "a.txt").write_text("abc" * 1000)
+        os.replace(tmp_path / "a.txt", tmp_path / "b.txt")
+
+    assert count_operations(act, tmp_path) == 3
+    with failing(FailingFiles(tmp_path, 1)), pytest.raises(OSError, match="space"):
+        act()
+    assert len((tmp_path / "a.txt").read_bytes()) == 1500
+    with failing(FailingFiles(tmp_path, 0, "broken")), pytest.raises(OSError, match="Input/output"):
+        act()
+    np.testing.assert_equal(killed(act, tmp_path, 2), True)
+    assert (tmp_path / "a.txt").stat().st_size == 3000
