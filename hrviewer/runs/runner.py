@@ -16,7 +16,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from hrviewer.claims import Claim, claim_folder, clear_folder, require_unclaimed
+from hrviewer.claims import Claim, claim_folder, require_unclaimed
 from hrviewer.engine import (
     Budget,
     Callback,
@@ -124,8 +124,6 @@ class RunSpec:
             if out is not None and (run := self._complete_run(out, resume, models)) is not None:
                 return run  # another process has just finished it
             earlier = self._existing_header(path, resume) if out is not None else None
-            if earlier is None:
-                clear_folder(path)  # killed before the header was written: there are no results
             with keeping_results(path, is_new=earlier is None):
                 return self._run_in(path, claim, earlier, models, cache, on_event, control)
 

@@ -92,7 +92,12 @@ def has_results(path: Path) -> bool:
 
 @contextmanager
 def keeping_results(path: Path, *, is_new: bool) -> Iterator[None]:
-    """Clear the folder of a new run that is refused, or fails before its first result."""
+    """Clear the folder of a new run that is refused, or fails before its first result.
+
+    It is also cleared before: a run may have been killed before its header was written.
+    """
+    if is_new:
+        clear_folder(path)
     try:
         yield
     except HrviewerError:

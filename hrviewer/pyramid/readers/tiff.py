@@ -53,10 +53,10 @@ from hrviewer.pyramid.readers.tiff_side_files import SideFiles, open_side_files
 from hrviewer.pyramid.readers.tiff_tags import (
     JPEG_COMPRESSIONS,
     ORIENTATIONS,
-    coded_pixels,
     read_nodata,
     read_stored_range,
     read_tag,
+    require_coded_size,
 )
 from hrviewer.pyramid.remote import RemoteFile, is_url, url_name
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -71,9 +71,6 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_GROUPED_PIXELS = 4_000_000
 """Maximum pixels of a tile made of thin segments."""
-
-MAX_CODED_HEADER = 1 << 18
-"""Bytes of a tile in which its own header is, behind comments and tables."""
 
 APERIO_YCBCR, APERIO_RGB = 33003, 33005  # independent of the tag Photometric
 
@@ -441,11 +438,7 @@ class TiffReader(Reader):
                 if page is not None and page.counts[number]:
                     data = self._file_of(page).read(page.offsets[number], page.counts[number])
                     size += page.counts[number]
-                    if coded_pixels(data[:MAX_CODED_HEADER]) > 4 * sh * sw:
-                        raise ImageReadError(
-                            f"{self.name} has a tile whose own header gives it more pixels than "
-                            "the file does; the file is damaged"
-                        )
+                    require_coded_size(data, 4 * sh * sw, self.name)
                 tables = None if page is None else page.tables
                 decoded = key.decode(data, number, jpegtables=tables, jpegheader=key.jpegheader)[0]
                 if decoded is None:  # sparse files leave out what is empty

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.value_range import stored_range
 
 __all__ = [
@@ -16,10 +17,14 @@ __all__ = [
     "read_nodata",
     "read_stored_range",
     "read_tag",
+    "require_coded_size",
     "unsupported_coding",
 ]
 
 MAX_XML_BYTES = 4_000_000
+
+MAX_CODED_HEADER = 1 << 18
+"""Bytes of a tile in which its own header is, behind comments and tables."""
 
 JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
 LOSSLESS_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}
@@ -77,6 +82,15 @@ def coded_pixels(data: bytes) -> int:
             return height * width
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return 0
+
+
+def require_coded_size(data: bytes, limit: int, name: str) -> None:
+    """Refuse a tile whose own header has more than `limit` pixels: it would be decoded as such."""
+    if coded_pixels(data[:MAX_CODED_HEADER]) > limit:
+        raise ImageReadError(
+            f"{name} has a tile whose own header gives it more pixels than the file does; the file "
+            "is damaged"
+        )
 
 
 def read_nodata(key: Any, path: str) -> float | None:
