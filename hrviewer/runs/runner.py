@@ -49,16 +49,11 @@ from hrviewer.runs.completeness import (
 )
 from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes
 from hrviewer.runs.header import read_header
+from hrviewer.runs.leftovers import keeping_results, remove_leftovers
 from hrviewer.runs.region_measurement import measure_map, measure_regions, sum_map
 from hrviewer.runs.run import Run
 from hrviewer.runs.run_regions import UnfinishedRun, area_notes, counting_part, write_parts
-from hrviewer.runs.writer import (
-    RunFolderWriter,
-    engine_settings,
-    keeping_results,
-    remove_leftovers,
-    write_header,
-)
+from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy, aggregation_of
 
 __all__ = ["RunSpec", "image_info", "result_cache", "versions"]

@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.checksum import UnfitCopyError
-from hrviewer.claims import Claim, claim_folder, clear_folder
+from hrviewer.claims import Claim
 from hrviewer.engine import (
     Canvas,
     FinishedRequest,
@@ -46,19 +46,15 @@ from hrviewer.io.object_table import write_candidates
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
 from hrviewer.objects import merge_objects, tile_duplicates
-from hrviewer.paths import is_vacant
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
 from hrviewer.runs.header import FORMAT_VERSION
+from hrviewer.runs.leftovers import has_results
 from hrviewer.runs.patch_table import patch_frame
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
 __all__ = [
     "RunFolderWriter",
-    "has_results",
-    "is_unfinished",
-    "keeping_results",
-    "remove_leftovers",
     "reporting_disk_errors",
     "write_header",
 ]
@@ -83,40 +79,6 @@ def write_header(path: Path, header: dict[str, Any]) -> None:
     text = json.dumps(header, indent=1, ensure_ascii=False) + "\n"
     with reporting_disk_errors(path):
         replace_file(path / "run.json", text.encode("utf-8", "surrogateescape"))
-
-
-def has_results(path: Path) -> bool:
-    """Return whether a run folder has results of a run that is not complete."""
-    return any((path / "journal").glob("*.results"))
-
-
-@contextmanager
-def keeping_results(path: Path, *, is_new: bool) -> Iterator[None]:
-    """Clear the folder of a new run that is refused, or fails before its first result.
-
-    It is also cleared before: a run may have been killed before its header was written.
-    """
-    if is_new:
-        clear_folder(path)
-    try:
-        yield
-    except HrviewerError:
-        if is_new and not has_results(path):
-            clear_folder(path)
-        raise
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what a process left in a complete run that was killed at its very end."""
-    log.info("%s is complete: nothing to resume", path)
-    with suppress(WriteError), claim_folder(path):  # which removes a dead claim
-        shutil.rmtree(path / "journal", ignore_errors=True)
-
-
-def is_unfinished(path: Path) -> bool:
-    """Return whether a folder was left by a run that ended before its first result."""
-    begun = path.is_dir() and not (path / "run.json").exists() and not has_results(path)
-    return begun and (is_vacant(path) or (path / "journal").is_dir())
 
 
 @contextmanager
