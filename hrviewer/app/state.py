@@ -177,8 +177,8 @@ class AppState:
             self.model_is_chosen = True
             self.model_changed.emit()
 
-    def propose_model(self, model: ModelBundle) -> None:
-        """Select a model that fits the image, until the user selects one."""
+    def propose_model(self, model: ModelBundle | None) -> None:
+        """Select the model that fits the image, until the user selects one; None if none does."""
         self.settings.model = model
         self.model_changed.emit()
 

@@ -20,6 +20,7 @@ from hrviewer.io.object_table import has_objects, read_objects
 from hrviewer.models import ModelCard
 from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid
+from hrviewer.regions import points_inside
 from hrviewer.runs.class_agreement import ClassDice, read_at
 from hrviewer.runs.estimates import EvaluationDict
 from hrviewer.runs.metrics import (
@@ -33,6 +34,7 @@ from hrviewer.runs.metrics import (
 )
 from hrviewer.runs.object_metrics import compares_outlines, has_boxes, object_precision
 from hrviewer.runs.run import Run
+from hrviewer.runs.run_regions import counted_part
 
 __all__ = [
     "Evaluator",
@@ -132,17 +134,17 @@ def select_classes(truth: GroundTruth, known: Container[str]) -> GroundTruth:
 def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
     """Return a count's error, its GAME over the run's region, and its average precision.
 
-    The last two are not given where only a part of the region was processed.
-
-    Where the ground truth has boxes, it is COCO's of a detector's boxes; of its outlines where both
-    have any. Of a density, its peaks
-    count as detections, the highest first, as in the evaluation of crowd localisation (Idrees et
-    al., *Composition Loss for Counting, Density Map Estimation and Localization in Dense Crowds*,
-    ECCV 2018).
+    The last two are not given where only a part of the region was processed, or only a part of
+    its rectangle counts. Where the ground truth has boxes, the precision is COCO's of a detector's
+    boxes; of its outlines where both have any. Of a density, its peaks count as detections, the
+    highest first, as in the evaluation of crowd localisation (Idrees et al., *Composition Loss for
+    Counting, Density Map Estimation and Localization in Dense Crowds*, ECCV 2018).
     """
-    inside = truth.clip(run.region)
+    inside, part = truth.clip(run.region), counted_part(run)
+    if part is not None:
+        inside = inside.select(points_inside(part, inside.points))
     cells, cell = run.map("output")
-    whole = run.coverage >= 100  # elsewhere the map is empty
+    whole = run.coverage >= 100 and part is None  # elsewhere the map is empty, or does not count
     value = None if run.estimate is None else run.estimate["value"]
     n = 2 ** max(GAME_LEVELS)
     expected = point_counts(inside.points, run.region, n)
@@ -208,7 +210,7 @@ def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, scores: ClassDice) 
     holds 1 inside it. A pixel outside the processed patches is of no class.
     """
     cells, cell = run.map("output")
-    single = len(scores.names) == 1
+    single, part = len(scores.names) == 1, counted_part(run)
     with open_labels(path, image_ref) as labels:
         for window in iter_windows(labels.plane_shape):
             rect = window & run.region
@@ -217,7 +219,12 @@ def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, scores: ClassDice) 
             expected = labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0]
             expected = expected.astype(np.int64) - single
             ys, xs = (np.arange(a, b) + 0.5 for a, b in ((rect.y, rect.y1), (rect.x, rect.x1)))
-            scores.add(read_at(cells, cell, ys, xs), expected)
+            predicted = read_at(cells, cell, ys, xs)
+            if part is not None:
+                places = np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 2)
+                inside = points_inside(part, places).reshape(expected.shape)
+                predicted, expected = predicted[:, inside][:, None], expected[inside][None]
+            scores.add(predicted, expected)
     return NO_COUNT | {"dice": scores.dice(), "source": str(path)}
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "TISSUE",
     "UnfinishedRun",
     "area_notes",
+    "counted_part",
     "counting_part",
     "read_parts",
     "write_parts",
@@ -78,6 +79,15 @@ def counting_part(
         if part is None:
             raise ParameterError("there is no tissue in the region: choose tissue=off")
     return (region if part is None and not regions else within), part
+
+
+def counted_part(run: Exportable) -> Region | None:
+    """Return the part of a run's rectangle that counts; None if all of it does."""
+    regions, tissue = read_parts(run)
+    if not regions and tissue is None:
+        return None
+    image = Rect(0, 0, *run.header["image"]["shape"])
+    return counting_part(image, Rect(*run.header["region"]), regions, tissue)[1]
 
 
 def write_parts(folder: Path, regions: Sequence[Region], tissue: Region | None) -> None:

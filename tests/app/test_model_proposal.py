@@ -92,6 +92,11 @@ def test_a_chosen_model_stays():
         app.tick()
     assert state.settings.model.name == "nuclei"
     assert not state.model_is_chosen
+    # No model is for an image of pixels of 50 µm.
+    state.select_image(state.add_image(PyramidImage(image(50.0))))
+    while app.model_proposer.is_running:
+        app.tick()
+    assert state.settings.model is None
     state.set_model("nuclei")
     crowd = open_pyramid("sample:crowd?size=1024&seed=10000")
     state.select_image(state.add_image(PyramidImage(crowd)))

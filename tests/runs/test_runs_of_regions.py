@@ -12,8 +12,9 @@ from toys import picture, toy_bundle
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid import open_pyramid
-from hrviewer.regions import Region
+from hrviewer.regions import Region, points_inside
 from hrviewer.runs import Run, run
 from hrviewer.runs.region_measurement import measure_regions
 from hrviewer.runs.region_table import describe_region
@@ -149,3 +150,13 @@ def test_resuming_with_another_region_is_refused(tmp_path):
     moved = Region.from_polygons([[[[20.5, 30], [90, 33.3], [40, 120], [40, 60]]]], "triangle")
     with pytest.raises(HrviewerError, match="started with another regions"):
         run_toy([moved], tmp_path / "x.run.zarr", tile=32, resume=True)
+
+
+def test_ground_truth_is_that_inside_of_what_was_drawn(tmp_path):
+    points = np.random.default_rng(0).uniform(0, (301, 398), (400, 2))
+    expected = sum(int(points_inside(region, points).sum()) for region in (TRIANGLE, RING))
+    done = run_toy([TRIANGLE, RING], tmp_path / "x.run.zarr", truth=GroundTruth(points))
+    assert 0 < expected < len(GroundTruth(points).clip(done.region))
+    assert done.evaluation["value"] == expected
+    assert done.evaluation["error"] == pytest.approx(done.estimate["value"] - expected)
+    assert done.evaluation["game"] is None

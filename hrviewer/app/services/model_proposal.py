@@ -78,7 +78,8 @@ class ModelProposer:
 
     def _propose(self, bundle: ModelBundle | None) -> None:
         self._task = None
-        if not self._state.model_is_chosen and bundle is not None:
+        proposed = self._state.settings.model
+        if not self._state.model_is_chosen and (bundle or proposed) is not None:
             self._state.propose_model(bundle)
 
 

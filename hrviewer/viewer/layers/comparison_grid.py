@@ -163,7 +163,8 @@ class ComparisonGrid:
         for group in self.runs:
             group.image_layer.visible = group.map_layer.visible = True
         legend = self.runs[-1].map_layer  # one for all, as they share their colours
-        legend.name_overlay.position = legend.colorbar.position
+        # The names of the runs are at the top.
+        legend.name_overlay.position = legend.colorbar.position = "bottom_right"
         legend.colorbar.visible = legend.name_overlay.visible = True
         grid.enabled = True
         self.is_ready = True
