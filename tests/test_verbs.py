@@ -13,11 +13,14 @@ import hrviewer
 from hrviewer import errors
 from hrviewer.errors import HrviewerError
 
-FUNCTIONS = ("open", "load", "run", "compare", "cost", "view", "export", "models", "strategies")
-TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Run", "Strategy")
+FUNCTIONS = (
+    "open", "load", "run", "compare", "cost", "view", "export", "find_tissue", "models",
+    "strategies",
+)  # fmt: skip
+TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Region", "Run", "Strategy")
 ERRORS = (
-    "BudgetError", "ClaimedError", "DisplayError", "GroundTruthError", "HrviewerError",
-    "ImageReadError",
+    "BudgetError", "ClaimedError", "DeviceMemoryError", "DisplayError", "GroundTruthError",
+    "HrviewerError", "ImageReadError",
     "ModelError", "ParameterError", "RunError", "UntrustedModelError", "WriteError",
 )  # fmt: skip
 

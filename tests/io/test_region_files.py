@@ -96,7 +96,7 @@ def test_written_and_read_again(tmp_path):
         ("y,x\n1,2\n", "r.csv", "marks no area"),
         ("x", "r.tif", "has no outlines"),
         ('[{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [1]}}]', "r.json",
-         "cannot be read as regions"),
+         "no valid geometry"),
         (json.dumps(geojson()).replace("20, 10", "20, 1000").replace("60, 10", "60, 1000")
          .replace("60, 50", "60, 1500"), "r.json", "another image"),
     ],

@@ -370,7 +370,7 @@ net = Blurred()
 writer.MAX_IN_MEMORY = int(sys.argv[3])
 net.before = lambda batch: time.sleep(0.0005)
 from hrviewer.strategies import patches, tiling
-patches.batches = lambda items: tiling.batches(items, 9)
+patches.batches = lambda items, size: tiling.batches(items, 9)
 run(picture(500, 700), ToyBundle(main=net), "patches", tile=32, out=sys.argv[1], cache="off",
     resume=sys.argv[2] == "resume")
 """
