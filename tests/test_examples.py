@@ -23,7 +23,8 @@ nbformat.write(book, done)
 """
 
 
-@pytest.mark.parametrize("name", ["pathology", pytest.param("crowds", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pathology", "crowds"])
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("nbclient")
