@@ -13,7 +13,8 @@ import typer
 
 # These modules register commands, in the order of the help.
 # isort: off
-from hrviewer.cli import view, run, measure, compare, fit, export, listing, model_init, doctor  # noqa: F401
+from hrviewer.cli import view, run, measure, hot_spots, compare  # noqa: F401
+from hrviewer.cli import fit, export, listing, model_init, doctor  # noqa: F401
 
 # isort: on
 from hrviewer.cli.common import app

@@ -24,6 +24,7 @@ from hrviewer.runs.estimates import (
     format_evaluation,
 )
 from hrviewer.runs.header import read_header
+from hrviewer.runs.hot_spots import hot_spots, parse_field_size
 from hrviewer.runs.layers import LayerDataTuple, layer_tuples
 from hrviewer.runs.lazy_map import RunMaps
 from hrviewer.runs.region_measurement import measure_regions
@@ -251,6 +252,38 @@ class Run:
         """
         found = resolve_regions(regions, self.header["image"]["path"], self.image_shape)
         return region_frame(measure_regions(self, found), self.pixel_size)
+
+    def hot_spots(self, size: str = "1mm2", number: int = 5) -> pd.DataFrame:
+        """Find the fields that have most objects, without overlap and without inference.
+
+        Parameters
+        ----------
+        size : str
+            Area of a field, a square: ``0.2mm2``, ``1ha``, ``0.5km2`` or ``250000px``.
+        number : int
+            How many fields, at most; none of them is empty.
+
+        Returns
+        -------
+        DataFrame
+            As of `measure`, the fullest field first, with the corner ``y``, ``x`` and the sides
+            ``h``, ``w`` of each, level-0 pixels.
+
+        Raises
+        ------
+        HrviewerError
+            If the run counts nothing, or there are no such fields in its region.
+
+        Examples
+        --------
+        >>> run = hrviewer.run(image, model, region=(0, 0, 512, 512), progress=False)
+        >>> run.hot_spots("10000px", 2)["name"].tolist()
+        ['hot spot 1', 'hot spot 2']
+        """
+        regions, rows = hot_spots(self, parse_field_size(size, self.pixel_size), number)
+        table = region_frame(rows, self.pixel_size)
+        x, y, x1, y1 = np.array([region.shape.bounds for region in regions]).reshape(-1, 4).T
+        return table.assign(y=y, x=x, h=y1 - y, w=x1 - x)
 
     def layers(self) -> list[LayerDataTuple]:
         """Return cost, saliency, patches, output and objects as napari's layer-data tuples.
