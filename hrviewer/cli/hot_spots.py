@@ -49,5 +49,5 @@ def hot_spots(
     else:
         print_rows(
             *((row["name"], describe_region(row, opened.pixel_size)) for row in rows),
-            *(("note", f"ranks {a} and {b} cannot be told apart") for a, b in doubtful),
+            *(("note", f"ranks {a} and {b} cannot be distinguished") for a, b in doubtful),
         )

@@ -118,7 +118,7 @@ def hot_spots(
 
 
 def indistinct_ranks(rows: Sequence[RegionDict]) -> list[tuple[int, int]]:
-    """Return neighbouring ranks, from 1, that cannot be told apart.
+    """Return neighbouring ranks, from 1, that cannot be distinguished.
 
     Their intervals overlap, or one of them has none.
     """

@@ -83,7 +83,7 @@ def test_only_what_was_drawn_is_searched(tmp_path):
     assert rows[0]["estimate"]["value"] == pytest.approx(64 * 64 * 128 / 255, rel=0.02)
 
 
-def test_ranks_with_overlapping_intervals_cannot_be_told_apart():
+def test_ranks_with_overlapping_intervals_cannot_be_distinguished():
     def row(*ci95):
         return {"estimate": {"value": 1.0, "ci95": list(ci95) or None}}
 
