@@ -20,7 +20,8 @@ def test_help_lists_the_commands():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
     commands = {
-        "info", "run", "measure", "hot-spots", "view", "compare", "convert", "cost", "experiment", "export",
+        "info", "run", "measure", "hot-spots", "view", "compare", "convert", "cost", "experiment",
+        "export",
         "fit", "import", "sample", "doctor",
         "models", "strategies",
     }  # fmt: skip
