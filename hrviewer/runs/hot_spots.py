@@ -197,7 +197,8 @@ def field_sums(counts: Floats) -> Floats:
 
 def fullest(sums: Floats, number: int) -> list[tuple[int, int]]:
     """Return the positions of the fullest fields that do not overlap, the fullest first."""
-    left, found = sums.copy(), []
+    left = sums.copy()
+    found: list[tuple[int, int]] = []
     while len(found) < number:
         at = int(left.argmax())
         row, column = divmod(at, left.shape[1])
