@@ -170,7 +170,7 @@ def test_a_few_failures(name: str, how: str, made: Path, tmp_path: Path) -> None
     check_failures(command_of(name, made), how, tmp_path, QUICK)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("how", ["full", "broken", "kill"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_failure(name: str, how: str, made: Path, tmp_path: Path) -> None:
