@@ -29,7 +29,7 @@ def run_module(module, *arguments, cwd):
     return done.stdout
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_the_demo_leaves_pictures_a_film_runs_and_exports(tmp_path):
     image = "sample:tissue?size=1024&seed=10003"
     printed = run_module("demo", image, "--side", "512", cwd=tmp_path)
@@ -48,7 +48,7 @@ def test_the_demo_leaves_pictures_a_film_runs_and_exports(tmp_path):
         assert film.n_frames > 10
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_the_screenshot(tmp_path):
     run_module("screenshot", "window.png", cwd=tmp_path)
     assert (tmp_path / "window.png").stat().st_size > 10_000
