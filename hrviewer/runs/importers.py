@@ -20,8 +20,8 @@ from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.completeness import coverage_percent
 from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
 from hrviewer.runs.leftovers import is_unfinished
+from hrviewer.runs.provenance import image_info, versions
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import image_info, versions
 from hrviewer.runs.writer import RunFolderWriter
 from hrviewer.strategies import PatchRequest
 

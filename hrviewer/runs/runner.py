@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
-from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from hrviewer.claims import Claim, claim_folder, require_unclaimed
+from hrviewer.claims import Claim, claim_folder
 from hrviewer.engine import (
     Budget,
     Callback,
@@ -26,7 +24,6 @@ from hrviewer.engine import (
     ResultCache,
     RunClock,
     RunControl,
-    RunRecord,
     answering_network,
     build_context,
     measure_deviation,
@@ -36,27 +33,24 @@ from hrviewer.engine import (
 from hrviewer.engine.precision import PrecisionDeviation
 from hrviewer.errors import HrviewerError, ParameterError, RunError
 from hrviewer.geometry import Rect
-from hrviewer.models import ModelBundle, ModelCard
-from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
-from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
+from hrviewer.models import ModelBundle
+from hrviewer.models.memory_usage import reset_peak_memory
+from hrviewer.paths import cache_folder, runs_folder, unused_path
 from hrviewer.phases import LOADING, Phase
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
-from hrviewer.runs.completeness import (
-    coverage_percent,
-    describe_incomplete,
-    image_is_unchanged,
-)
-from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes
-from hrviewer.runs.header import read_header
+from hrviewer.runs.estimates import map_sum_notes
 from hrviewer.runs.leftovers import keeping_results, remove_leftovers
-from hrviewer.runs.region_measurement import measure_map, measure_regions, sum_map
+from hrviewer.runs.provenance import image_info, versions
+from hrviewer.runs.region_measurement import measure_regions
+from hrviewer.runs.resuming import check_matches, existing_header
 from hrviewer.runs.run import Run
 from hrviewer.runs.run_regions import UnfinishedRun, area_notes, counting_part, write_parts
+from hrviewer.runs.summary import RunSummary
 from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy, aggregation_of
 
-__all__ = ["RunSpec", "image_info", "result_cache", "versions"]
+__all__ = ["RunSpec", "result_cache"]
 
 log = logging.getLogger(__name__)
 
@@ -118,16 +112,16 @@ class RunSpec:
         with claim_folder(path) as claim:
             if out is not None and (run := self._complete_run(out, resume, models)) is not None:
                 return run  # another process has just finished it
-            earlier = self._existing_header(path, resume) if out is not None else None
+            earlier = existing_header(path, resume) if out is not None else None
             with keeping_results(path, is_new=earlier is None):
                 return self._run_in(path, claim, earlier, models, cache, on_event, control)
 
     def _complete_run(self, path: Path, resume: bool, models: LoadedModels) -> Run | None:
         """Return the run in a folder if it is complete and of these settings."""
-        header = self._existing_header(path, resume)
+        header = existing_header(path, resume)
         if header is None or not header["complete"]:
             return None
-        self._check_matches(header, path, models.for_image(self.pyramid), None)
+        check_matches(header, self._identity(), models.for_image(self.pyramid), None, path)
         remove_leftovers(path)
         return Run(path)
 
@@ -175,8 +169,9 @@ class RunSpec:
             control=control,
             mask=mask,
         )
+        identity = self._identity()
         if earlier is not None:
-            self._check_matches(earlier, path, models, pipeline)
+            check_matches(earlier, identity, models, engine_settings(pipeline), path)
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
         notes += [str(deviation)] if deviation else []
@@ -193,7 +188,7 @@ class RunSpec:
         )
         write_parts(path, self.regions, self.tissue)
         header = {
-            **self._identity(context),
+            **identity,
             **self._provenance(pipeline, models, rates, deviation),
             "chosen": chosen,
             "once_per_pixel_flops": context.once_per_pixel,
@@ -206,7 +201,11 @@ class RunSpec:
         self._log_start("resuming" if earlier else "running", path, context, main.device, notes)
         reset_peak_memory()
         damaged_before = cache.damaged if cache is not None else 0
-        begun = self._summary(writer.record, None, context, card, models, setup_s, 0.0)
+        in_tissue, main_card = self.tissue is not None, self.bundle.roles.get("main")
+        summary = RunSummary(
+            self.pyramid, context, card, main_card, aggregation_of(self.params), in_tissue
+        )
+        begun = summary.to_dict(writer.record, setup_s=max(0.0, models.setup_s - setup_s))
         write_header(path, {**header, **begun})
         clock = RunClock(context.seconds, pipeline.control)
         start = time.perf_counter()
@@ -223,7 +222,13 @@ class RunSpec:
         finally:
             elapsed = time.perf_counter() - start
             saved, record = pipeline.meter.seconds_saved, writer.record
-            result = self._summary(record, estimate, context, card, models, setup_s, elapsed, saved)
+            result = summary.to_dict(
+                record,
+                estimate,
+                setup_s=max(0.0, models.setup_s - setup_s),
+                wall_s=elapsed,
+                saved_s=saved,
+            )
             used = {row.role: models[row.role].digest for row in record.patches}
             header["networks"] = used or header["networks"]
             # Roles that only the policy requested may have been substituted.
@@ -299,11 +304,13 @@ class RunSpec:
         for note in notes:
             log.info("note: %s", note)
 
-    def _identity(self, context: PlanContext) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """Return the header entries that identify a run."""
+        within, _ = self.part
+        region = within & self.pyramid.rect if within else self.pyramid.rect
         return {
             "image": image_info(self.pyramid),
-            "region": list(context.region.astuple()),
+            "region": list(region.astuple()),
             "parts": self._parts(),
             "model": self.bundle.name,
             "strategy": self.strategy.id,
@@ -318,178 +325,3 @@ class RunSpec:
         """Return what identifies the regions and the tissue; empty without any."""
         regions = {"regions": [r.digest for r in self.regions]} if self.regions else {}
         return {**regions, **({"tissue": self.tissue.digest} if self.tissue else {})}
-
-    def _existing_header(self, path: Path, resume: bool) -> dict[str, Any] | None:
-        if not path.name.endswith(".run.zarr"):
-            raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
-        if is_vacant(path):
-            if resume and not path.exists():
-                raise RunError(f"there is no run to resume in {path}; run without --resume")
-            if resume and not any(path.iterdir()):  # a run that was killed at once left its claim
-                raise RunError(f"{path} is not a run folder; choose another --out")
-            return None
-        if not resume:
-            require_unclaimed(path)
-            raise RunError(f"{path} exists: resume it with --resume, or choose another --out")
-        if not (path / "run.json").exists() and not (path / "journal").exists():
-            raise RunError(f"{path} is not a run folder; choose another --out")
-        if not (path / "run.json").exists():
-            return None
-        return read_header(path)
-
-    def _check_matches(
-        self,
-        header: dict[str, Any],
-        path: Path,
-        models: LoadedModels,
-        pipeline: InferencePipeline | None,
-    ) -> None:
-        """Refuse to resume with another image, model, strategy or device than the run's own."""
-        within, _ = self.part
-        region = within & self.pyramid.rect if within else self.pyramid.rect
-        checks: dict[str, tuple[Any, Any]] = {
-            "image": (header["image"]["fingerprint"], self.pyramid.fingerprint),
-            "series": (header["image"].get("series"), self.pyramid.selected_series),
-            "plane": (header["image"]["plane"], self.pyramid.plane),
-            "channels": (
-                header["image"]["channels"],
-                self.pyramid.selected_channels and list(self.pyramid.selected_channels),
-            ),
-            "value range": (
-                header["image"].get("value_range"),
-                self.pyramid.given_range and list(self.pyramid.given_range),
-            ),
-            "pixel size": (
-                header["image"]["pixel_size"],
-                self.pyramid.pixel_size and list(self.pyramid.pixel_size),
-            ),
-            "region": (header["region"], list(region.astuple())),
-            "regions or tissue": (header.get("parts", {}), self._parts()),
-            "strategy": (header["strategy"], self.strategy.id),
-            "parameters": (header["params"], self.params.model_dump(exclude_defaults=True)),
-            "seed": (header["seed"], self.seed),
-            "prior": (header.get("priors", {}), prior_fingerprints(self.priors)),
-            "budget": (header["budget"], str(self.budget) if self.budget else None),
-        }
-        # The header names the roles used so far: a strategy may never have requested `main`.
-        for role, digest in header["networks"].items():
-            now = models[role].digest if role in models else None
-            checks[f"model as {role}"] = digest, now
-        if pipeline is not None:
-            checks["engine"] = (header["engine"], engine_settings(pipeline))
-        for name, (was, now) in checks.items():
-            if was != now:
-                raise RunError(
-                    f"{path} was started with another {name} ({was}, now {now}): choose another "
-                    "--out for a new run"
-                )
-
-    def _measure_data(self, context: PlanContext, record: RunRecord) -> float | None:
-        """Return the area that counts and has data; None if it cannot be read."""
-        region = context.region
-        with suppress(HrviewerError):
-            data = self.pyramid.data_area(region)
-            if context.mask is None:
-                return data
-            if data == region.area:
-                return context.area
-            if record.coverage >= 1:
-                canvas = record.output
-                return measure_map(canvas.values, canvas.cell, context.mask, region)[1]
-            return context.area * data / region.area
-        return None
-
-    def _summary(
-        self,
-        record: RunRecord,
-        final_estimate: Estimate | None,
-        context: PlanContext,
-        card: ModelCard,
-        models: LoadedModels,
-        setup_s: float,
-        wall: float,
-        saved: float = 0.0,
-    ) -> dict[str, Any]:
-        """Return the estimate and the costs so far."""
-        costs = record.cost_map
-        estimate = final_estimate.values if final_estimate else record.estimate
-        interval = final_estimate.interval if final_estimate else record.interval
-        total, failed = costs.total, record.counts()["failed"]
-        data_area = self._measure_data(context, record) if final_estimate else None
-        # Before inference there is nothing to check.
-        unchanged = not wall or image_is_unchanged(self.pyramid, image_info(self.pyramid))
-        incomplete = describe_incomplete(final_estimate is not None, record.patches, unchanged)
-        covered = final_estimate.coverage if final_estimate else None
-        coverage = coverage_percent(record.coverage if covered is None else covered)
-        estimated = estimate_to_dict(
-            card,
-            estimate,
-            interval,
-            context.region,
-            context.pixel_size,
-            exhaustive=bool(final_estimate and final_estimate.exhaustive and not failed),
-            synthetic=self.pyramid.synthetic_name,
-            data_area=context.area if data_area is None else data_area,
-            main=self.bundle.roles.get("main"),
-            class_intervals=(final_estimate or record).class_intervals,
-            area=final_estimate.area if final_estimate else None,
-            aggregation=aggregation_of(self.params),
-        )
-        if estimated is not None and self.tissue is not None:
-            estimated["density_of"] = "tissue"
-        if estimated is not None and coverage < 100:
-            estimated["coverage"] = coverage / 100
-        if estimated is not None and estimated["kind"] == "count" and final_estimate:
-            canvas = record.output
-            estimated["map_sum"] = sum_map(canvas.values, canvas.cell, context.mask, context.region)
-        return {
-            "complete": incomplete is None,
-            "incomplete": incomplete,
-            "coverage": coverage,
-            "estimate": estimated,
-            "data_area": data_area,
-            "counting_area": context.area,
-            "cost": {
-                "flops": total.flops,
-                # Results from memory, the cache or the journal count with their original cost.
-                "wall_s": wall + saved + total.seconds - costs.spent.seconds,
-                "read_s": total.read_s,
-                "prepare_s": total.prepare_s,
-                "infer_s": total.infer_s,
-                "post_s": total.post_s,
-                "bytes_read": round(total.bytes),
-                "pixels_read": round(total.pixels),
-                "peak_rss_bytes": peak_memory(),
-                "peak_device_bytes": None,
-            },
-            "spent": {"flops": costs.spent.flops, "wall_s": wall},
-            "setup_s": max(0.0, models.setup_s - setup_s),
-            "patches": record.counts(),
-        }
-
-
-def image_info(pyramid: Pyramid) -> dict[str, Any]:
-    """Return the header entries of an image."""
-    return {
-        "path": pyramid.path or pyramid.name,
-        "shape": list(pyramid.plane_shape),
-        "levels": len(pyramid.levels),
-        "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
-        "georeference": pyramid.georeference and pyramid.georeference.to_record(),
-        "fingerprint": pyramid.fingerprint,
-        "series": pyramid.selected_series,
-        "plane": pyramid.plane,
-        "channels": pyramid.selected_channels and list(pyramid.selected_channels),
-        "value_range": pyramid.given_range and list(pyramid.given_range),
-    }
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions that results may depend on."""
-    names = ("hrviewer", "numpy", "tifffile", "imagecodecs", "zarr")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **{name: version(name) for name in names},
-    }

@@ -12,7 +12,7 @@ import tifffile
 from hrviewer.pyramid import open_pyramid, reopen_pyramid
 from hrviewer.pyramid.georeference import Georeference, metres_per_degree
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
-from hrviewer.runs.runner import image_info
+from hrviewer.runs.provenance import image_info
 
 PIXELS = np.zeros((64, 96), np.uint8)
 

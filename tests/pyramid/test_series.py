@@ -13,7 +13,7 @@ from hrviewer.errors import ParameterError
 from hrviewer.pyramid import open_pyramid, reopen_pyramid
 from hrviewer.pyramid.readers.openslide import DICOM_SERIES
 from hrviewer.pyramid.series import Series, choose_series, kind_by_name
-from hrviewer.runs.runner import image_info
+from hrviewer.runs.provenance import image_info
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import zarr
 
 from hrviewer.errors import ParameterError
 from hrviewer.pyramid import open_pyramid, reopen_pyramid
-from hrviewer.runs.runner import image_info
+from hrviewer.runs.provenance import image_info
 
 
 @pytest.mark.parametrize(

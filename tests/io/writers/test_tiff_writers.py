@@ -16,7 +16,7 @@ from made_runs import PLACE
 from hrviewer.errors import HrviewerError
 from hrviewer.io import export, get_writer
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs.runner import image_info
+from hrviewer.runs.provenance import image_info
 
 
 def cells(run, name="output"):
