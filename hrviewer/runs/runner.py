@@ -33,7 +33,7 @@ from hrviewer.engine import (
 from hrviewer.engine.precision import PrecisionDeviation
 from hrviewer.errors import HrviewerError, ParameterError, RunError
 from hrviewer.geometry import Rect
-from hrviewer.models import ModelBundle
+from hrviewer.models import ModelBundle, ModelCard
 from hrviewer.models.memory_usage import reset_peak_memory
 from hrviewer.paths import cache_folder, runs_folder, unused_path
 from hrviewer.phases import LOADING, Phase
@@ -160,14 +160,9 @@ class RunSpec:
         if earlier is not None:
             models.device.batch = earlier["engine"]["batch"]
             models.device.streams = earlier["engine"].get("streams", 1)
+        region, device = context.region, models.device
         pipeline = InferencePipeline(
-            self.pyramid,
-            models,
-            models.device,
-            context.region,
-            cache=cache,
-            control=control,
-            mask=mask,
+            self.pyramid, models, device, region, cache=cache, control=control, mask=mask
         )
         identity = self._identity()
         if earlier is not None:
@@ -201,10 +196,7 @@ class RunSpec:
         self._log_start("resuming" if earlier else "running", path, context, main.device, notes)
         reset_peak_memory()
         damaged_before = cache.damaged if cache is not None else 0
-        in_tissue, main_card = self.tissue is not None, self.bundle.roles.get("main")
-        summary = RunSummary(
-            self.pyramid, context, card, main_card, aggregation_of(self.params), in_tissue
-        )
+        summary = self._summary(context, card)
         begun = summary.to_dict(writer.record, setup_s=max(0.0, models.setup_s - setup_s))
         write_header(path, {**header, **begun})
         clock = RunClock(context.seconds, pipeline.control)
@@ -267,6 +259,12 @@ class RunSpec:
         """Return the values that the strategy chooses for automatic parameters."""
         chosen = self.strategy.choose(context, self.params).model_dump()
         return {k: v for k, v in chosen.items() if v != getattr(self.params, k)}
+
+    def _summary(self, context: PlanContext, card: ModelCard) -> RunSummary:
+        """Return what summarises the results for the header."""
+        main, aggregation = self.bundle.roles.get("main"), aggregation_of(self.params)
+        in_tissue = self.tissue is not None
+        return RunSummary(self.pyramid, context, card, main, aggregation, in_tissue)
 
     def _provenance(
         self,
