@@ -51,20 +51,23 @@ def decodes_within(data: bytes, codec: str, limit: int) -> bool:
         return True
     if codec in ("zlib", "gzip") and len(data) * MAX_DEFLATE_RATIO <= limit:
         return True
-    return _inflates_within(data, INFLATERS[codec](), limit)
+    return _inflates_within(data, codec, limit)
 
 
-def _inflates_within(data: bytes, inflater: Any, limit: int) -> bool:
+def _inflates_within(data: bytes, codec: str, limit: int) -> bool:
     """Decompress bit by bit, keeping nothing, until the limit is passed."""
     size, rest = 0, data
     try:
-        while not inflater.eof:
-            size += len(found := inflater.decompress(rest, STEP))
-            rest = getattr(inflater, "unconsumed_tail", b"")
-            if size > limit:
-                return False
-            if not found and not rest:
-                break
+        while rest:  # decoders read all streams, one behind the other with zeros between
+            inflater = INFLATERS[codec]()
+            while not inflater.eof:
+                size += len(found := inflater.decompress(rest, STEP))
+                rest = getattr(inflater, "unconsumed_tail", b"")
+                if size > limit:
+                    return False
+                if not found and not rest:
+                    return True
+            rest = b"" if codec == "zlib" else inflater.unused_data.lstrip(b"\0")
     except (zlib.error, lzma.LZMAError, OSError, EOFError):
         return True  # the decoder reports the damage
     return True

@@ -46,6 +46,14 @@ def test_the_decoded_size_is_known_before_decoding(codec: str) -> None:
     assert decodes_within(b"", codec, 10)
 
 
+@pytest.mark.parametrize("codec", ["gzip", "bz2", "lzma"])
+def test_streams_behind_one_another_count_together(codec: str) -> None:
+    """Decoders read them all; the second one passed unmeasured."""
+    data = ENCODERS[codec](b"1") + ENCODERS[codec](bytes(3 << 20))
+    assert decodes_within(data, codec, (3 << 20) + 1)
+    assert not decodes_within(data, codec, 3 << 20)
+
+
 def ome_zarr(folder: Path, shape: tuple[int, ...], **options: Any) -> Path:
     """Write an OME-Zarr 0.4 of one chunk, without pixels."""
     path = folder / "a.ome.zarr"
