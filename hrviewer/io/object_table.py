@@ -34,7 +34,7 @@ from hrviewer.errors import ParameterError, RunError, short_message, validation_
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_patches import read_table
-from hrviewer.objects import DetectedObjects, MergeSettings, unite_objects
+from hrviewer.objects import DetectedObjects, MergeSettings, corners_of_polygons, unite_objects
 
 __all__ = ["OBJECTS_FILE", "has_objects", "object_frame", "object_thresholds", "read_candidates",
            "read_objects", "write_candidates"]  # fmt: skip
@@ -123,16 +123,13 @@ def read_candidates(run: Exportable) -> tuple[DetectedObjects, tuple[str, ...], 
     kinds = shapely.get_type_id(outlines)
     if (class_ids < 0).any() or not np.isin(kinds, (NO_OUTLINE, POLYGON)).all():
         raise RunError(f"{path} was not written by hrviewer: an unknown class, or no outline")
-    corners, index = shapely.get_coordinates(outlines, return_index=True)
-    last = np.r_[index[1:] != index[:-1], True] if len(index) else np.zeros(0, bool)
     candidates = DetectedObjects(
         table[["y", "x", "h", "w"]].to_numpy(np.float64),
         table["score"].to_numpy(np.float32),
         class_ids.astype(np.int64),
         table["patch"].to_numpy(np.int64),
         table["in_core"].to_numpy(bool),
-        np.bincount(index[~last], minlength=len(table)).astype(np.int64),
-        corners[~last, ::-1],
+        *corners_of_polygons(outlines),
     )
     return candidates, classes, about
 

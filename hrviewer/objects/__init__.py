@@ -11,7 +11,7 @@ from hrviewer.objects.merging import (
     tile_duplicates,
     unite_objects,
 )
-from hrviewer.objects.outlines import mask_ring, outlines_as_lines
+from hrviewer.objects.outlines import corners_of_polygons, mask_ring, outlines_as_lines
 from hrviewer.objects.suppression import suppress
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "MAX_CANDIDATES",
     "DetectedObjects",
     "MergeSettings",
+    "corners_of_polygons",
     "count_classes",
     "drop_refined",
     "mask_ring",

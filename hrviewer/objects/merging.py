@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hrviewer.geometry import Rect
 from hrviewer.objects.detected_objects import DetectedObjects
+from hrviewer.objects.outlines import corners_of_polygons
 from hrviewer.objects.suppression import suppress
 
 __all__ = [
@@ -173,15 +174,13 @@ def with_polygons(objects: DetectedObjects, polygons: list[object]) -> DetectedO
     """Return objects with other outlines, shapely's polygons in ``(x, y)``; holes are left out."""
     import shapely
 
-    rings = shapely.get_exterior_ring(np.asarray(polygons, object))
-    corners, index = shapely.get_coordinates(rings, return_index=True)
-    last = np.r_[index[1:] != index[:-1], True] if len(index) else np.zeros(0, bool)
-    low_x, low_y, high_x, high_y = shapely.bounds(rings).T
+    lengths, corners = corners_of_polygons(polygons)
+    low_x, low_y, high_x, high_y = shapely.bounds(np.asarray(polygons, object)).T
     return replace(
         objects,
         boxes=np.stack([low_y, low_x, high_y - low_y, high_x - low_x], axis=1),
-        lengths=np.bincount(index[~last], minlength=len(objects)).astype(np.int64),
-        corners=corners[~last, ::-1],
+        lengths=lengths,
+        corners=corners,
     )
 
 

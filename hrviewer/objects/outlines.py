@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hrviewer.objects.detected_objects import DetectedObjects
 
-__all__ = ["mask_ring", "outlines_as_lines"]
+__all__ = ["corners_of_polygons", "mask_ring", "outlines_as_lines"]
 
 
 def outlines_as_lines(
@@ -30,6 +30,23 @@ def outlines_as_lines(
         owner.append(np.repeat(np.arange(len(objects)), lengths))
     start, end = np.concatenate(starts), np.concatenate(ends)
     return np.stack([start, end - start], axis=1), np.concatenate(owner)
+
+
+def corners_of_polygons(polygons: object) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return outlines as `DetectedObjects` has them: ``lengths`` and ``corners``.
+
+    Parameters
+    ----------
+    polygons : array of shapely.Polygon, shape (n,)
+        In ``(x, y)``; None has no corners. Holes are left out.
+    """
+    import shapely
+
+    rings = shapely.get_exterior_ring(np.asarray(polygons, object))
+    corners, index = shapely.get_coordinates(rings, return_index=True)
+    last = np.r_[index[1:] != index[:-1], True] if len(index) else np.zeros(0, bool)
+    lengths = np.bincount(index[~last], minlength=len(rings)).astype(np.int64)
+    return lengths, corners[~last, ::-1]
 
 
 def mask_ring(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
