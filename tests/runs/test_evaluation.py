@@ -260,6 +260,14 @@ def test_invalid_tables_of_slides_are_refused(tmp_path, text, message):
         read_slide_table(path, "folder/a.svs", ["dark", "bright"])
 
 
+@pytest.mark.parametrize("name", ["case.1", "case.1.svs", r"C:\slides\case.1.svs", "case.1.tif"])
+def test_slides_are_found_by_names_with_dots(tmp_path, name):
+    """As those of TCGA: a table without suffixes had no row of them."""
+    path = tmp_path / "slides.csv"
+    path.write_text(f"slide_id,label\ncase,bright\n{name},dark\ncase.2,bright\n")
+    assert read_slide_table(path, "folder/case.1.svs", ["dark", "bright"]).label == "dark"
+
+
 def test_invalid_label_maps_are_refused(tmp_path):
     path = tmp_path / "classes.tif"
     for truth in (GroundTruth(POINTS), tmp_path / "t.csv", path):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hrviewer.errors import GroundTruthError
 
-__all__ = ["ImageRef"]
+__all__ = ["ImageRef", "file_name", "find_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,36 @@ class ImageRef:
             If none does.
         """
         known = list(dict.fromkeys(names))
-        wanted = file_name(self.name)
-        for simplify in (file_name, file_stem):
-            for name in known:
-                if simplify(name) == simplify(wanted):
-                    return name
+        if found := find_names(self.name, known):
+            return found[0]
         some = ", ".join(map(repr, known[:3])) + (", …" if len(known) > 3 else "")
+        wanted = file_name(self.name)
         raise GroundTruthError(f"{path.name} is about {some or 'no image'}, not about {wanted!r}")
+
+
+def find_names(image: str, names: Iterable[str]) -> list[str]:
+    """Return those of `names` that refer to an image, of all only the closest.
+
+    Closest is the same file name, then the image's without its suffix, then the same name with
+    another suffix, last the image's up to its first dot.
+
+    Examples
+    --------
+    >>> find_names("slides/case.1.svs", ["case", "case.1", "case.2"])
+    ['case.1']
+    >>> find_names("slide.ome.tif", ["slide", "other"])
+    ['slide']
+    """
+    listed = [(name, file_name(name.strip())) for name in names]
+    wanted, stem = file_name(image), file_stem(image)
+    kinds: tuple[Callable[[str], bool], ...] = (
+        lambda known: known == wanted,
+        lambda known: known == stem,
+        lambda known: file_stem(known) == stem,
+        lambda known: known == wanted.partition(".")[0],
+    )
+    found = ([name for name, known in listed if fits(known)] for fits in kinds)
+    return next(filter(None, found), [])
 
 
 def file_name(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hrviewer.errors import GroundTruthError
+from hrviewer.io.ground_truth.image_ref import file_name, find_names
 
 __all__ = ["SlideAnswer", "read_slide_table"]
 
@@ -54,8 +55,6 @@ def read_slide_table(path: Path, image: str, classes: Sequence[str]) -> SlideAns
     GroundTruthError
         If the file is not such a table, or has no or several rows of the image.
     """
-    wanted = Path(image).name
-    stem = wanted.partition(".")[0]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -67,17 +66,16 @@ def read_slide_table(path: Path, image: str, classes: Sequence[str]) -> SlideAns
                     f"{path.name} is no table of slides: it needs a column image, and label or one "
                     "for each class"
                 )
-            rows = [
-                row
-                for row in reader
-                if Path((row[named] or "").strip()).name in (wanted, stem)
-                or Path((row[named] or "").strip()).stem == Path(wanted).stem
-            ]
+            listed = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GroundTruthError(f"{path.name} cannot be read as a table: {error}") from None
+    known = set(find_names(image, (row[named] or "" for row in listed)))
+    rows = [row for row in listed if (row[named] or "") in known]
     if len(rows) != 1:
         found = "no row" if not rows else f"{len(rows)} rows"
-        raise GroundTruthError(f"{path.name} has {found} of {wanted} in the column {named}")
+        raise GroundTruthError(
+            f"{path.name} has {found} of {file_name(image)} in the column {named}"
+        )
     return parse_row(rows[0], path, classes)
 
 
