@@ -365,12 +365,13 @@ def problem_with(kind: str, data: bytes, folder: Path) -> str | None:
 
 def run_round(
     seeds: dict[str, list[bytes]], kinds: list[str], folder: Path, seed: int
-) -> list[dict[str, Any]]:
-    """Open some inputs in a child process; return the finds."""
+) -> tuple[int, list[dict[str, Any]]]:
+    """Open some inputs in a child process; return how many it opened, and the finds."""
     report, current = folder / "finds.jsonl", folder / "current"
     report.write_text("")
     child = os.fork()
     if child == 0:
+        failed = 1
         try:
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
@@ -386,36 +387,41 @@ def run_round(
                     resource.setrlimit(
                         resource.RLIMIT_CPU, (int(before) + 3 * CPU_S, int(before) + 4 * CPU_S)
                     )
-                    if problem := problem_with(kind, data, folder):
-                        line = {"kind": kind, "problem": problem, "data": data.hex()}
-                        print(json.dumps(line), file=finds, flush=True)
+                    line = {"kind": kind, "problem": problem_with(kind, data, folder)}
+                    if line["problem"]:
+                        line["data"] = data.hex()
+                    print(json.dumps(line), file=finds, flush=True)
+            failed = 0
         finally:
-            os._exit(0)
+            os._exit(failed)
     _, status = os.waitpid(child, 0)
-    found = [json.loads(line) for line in report.read_text().splitlines()]
-    if os.WIFSIGNALED(status):
+    opened = [json.loads(line) for line in report.read_text().splitlines()]
+    if status:
         kind, _, data = current.read_bytes().partition(b"\n")
-        problem = f"the process ended by signal {os.WTERMSIG(status)}"
-        found.append({"kind": kind.decode(), "problem": problem, "data": data.hex()})
-    return found
+        code = os.waitstatus_to_exitcode(status)
+        problem = f"the process ended by signal {-code}" if code < 0 else "the process failed"
+        opened.append({"kind": kind.decode(), "problem": problem, "data": data.hex()})
+    return len(opened), [line for line in opened if line["problem"]]
 
 
 def main() -> int:
     """Fuzz for some minutes; return 1 if something was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--kinds", default=",".join(KINDS), help="separated by commas")
+    parser.add_argument("--kinds", default=[*KINDS], nargs="+", choices=KINDS)
     parser.add_argument("--seed", type=int, default=None, help="of the first round")
     chosen = parser.parse_args()
-    kinds = chosen.kinds.split(",")
     seed = chosen.seed if chosen.seed is not None else int(time.time())
     end, rounds, problems = time.monotonic() + 60 * chosen.minutes, 0, dict[str, str]()
+    inputs = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["HRVIEWER_CACHE"] = os.environ["HRVIEWER_DATA"] = f"{name}/hrviewer"
         seeds = make_seeds(folder)
         while rounds == 0 or time.monotonic() < end:
-            for find in run_round(seeds, kinds, folder, seed + rounds):
+            opened, finds = run_round(seeds, chosen.kinds, folder, seed + rounds)
+            inputs += opened
+            for find in finds:
                 key = f"{find['kind']}: {find['problem'].partition(': ')[0]}"
                 if key in problems:
                     continue
@@ -427,7 +433,7 @@ def main() -> int:
                 print(f"{key}: {find['problem']}\n    {file}", flush=True)
             rounds += 1
     print(
-        json.dumps({"inputs": rounds * ROUND, "seed": seed, "problems": len(problems)}),
+        json.dumps({"inputs": inputs, "seed": seed, "problems": len(problems)}),
         file=sys.stdout,
     )
     return int(bool(problems))
