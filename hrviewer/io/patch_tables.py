@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError, RunError
+from hrviewer.errors import HrviewerError, RunError, short_message
 
 __all__ = ["SUFFIXES", "PatchTable", "read_patch_table"]
 
@@ -84,7 +84,7 @@ def read_wsinfer(path: Path) -> PatchTable:
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise RunError(f"{path.name} is not a readable table: {error}") from None
+        raise RunError(f"{path.name} is not a readable table: {short_message(error)}") from None
     named = [column for column in table if str(column).startswith(PROBABILITY_PREFIX)]
     if not set(RECT_COLUMNS) <= set(table) or not named:
         raise RunError(
@@ -95,7 +95,9 @@ def read_wsinfer(path: Path) -> PatchTable:
         places = table[list(RECT_COLUMNS)].to_numpy(np.float64)
         values = table[named].to_numpy(np.float64)
     except ValueError as error:
-        raise RunError(f"{path.name} contains a value that is not a number: {error}") from None
+        raise RunError(
+            f"{path.name} contains a value that is not a number: {short_message(error)}"
+        ) from None
     if not np.isfinite(places).all():
         raise RunError(f"{path.name} contains coordinates that are not numbers")
     rects = np.rint(places[:, [1, 0, 3, 2]]).astype(np.int64)
@@ -116,7 +118,7 @@ def read_hdf5(path: Path) -> PatchTable:
             coords = np.asarray(file["coords"][()])
             about: dict[str, Any] = dict(file["coords"].attrs)
     except OSError as error:
-        raise RunError(f"{path.name} is not a readable HDF5 file: {error}") from None
+        raise RunError(f"{path.name} is not a readable HDF5 file: {short_message(error)}") from None
     # TRIDENT's feature files have one more axis.
     coords = coords.reshape(-1, 2)
     trident = "patch_size_level0" in about

@@ -12,7 +12,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from hrviewer.errors import GroundTruthError
+from hrviewer.errors import GroundTruthError, short_message
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
 from hrviewer.io.features import Polygon
 from hrviewer.io.ground_truth.image_ref import ImageRef
@@ -64,7 +64,7 @@ def read_voc(path: Path, image: ImageRef) -> GroundTruth:
         reject_doctype(data, path)
         root = ElementTree.fromstring(data)
     except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise GroundTruthError(f"{path.name} is not valid XML: {error}") from None
+        raise GroundTruthError(f"{path.name} is not valid XML: {short_message(error)}") from None
     size = root.find("size")
     if size is not None:
         image.check_size(

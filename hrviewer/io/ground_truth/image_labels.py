@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from hrviewer.errors import GroundTruthError
+from hrviewer.errors import GroundTruthError, short_message
 
 __all__ = ["find_image_label", "read_image_labels"]
 
@@ -28,7 +28,7 @@ def read_image_labels(path: str | Path) -> dict[str, str]:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise GroundTruthError(
-            f"{path} cannot be read as CSV ({error}): give another file"
+            f"{path} cannot be read as CSV ({short_message(error)}): give another file"
         ) from None
     if not rows or not {"image", "label"} <= rows[0].keys():
         raise GroundTruthError(

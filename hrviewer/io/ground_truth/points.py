@@ -50,7 +50,9 @@ def read_csv(path: Path, image: ImageRef) -> GroundTruth:
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise GroundTruthError(f"{path.name} is not a readable table: {error}") from None
+        raise GroundTruthError(
+            f"{path.name} is not a readable table: {short_message(error)}"
+        ) from None
     table.columns = [str(column).strip().lower() for column in table.columns]
     image_column = first_column(table, IMAGE_COLUMNS)
     if image_column and len(table):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hrviewer.errors import GroundTruthError
+from hrviewer.errors import GroundTruthError, short_message
 from hrviewer.io.ground_truth.image_ref import file_name, find_names
 
 __all__ = ["SlideAnswer", "read_slide_table"]
@@ -68,7 +68,9 @@ def read_slide_table(path: Path, image: str, classes: Sequence[str]) -> SlideAns
                 )
             listed = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GroundTruthError(f"{path.name} cannot be read as a table: {error}") from None
+        raise GroundTruthError(
+            f"{path.name} cannot be read as a table: {short_message(error)}"
+        ) from None
     known = set(find_names(image, (row[named] or "" for row in listed)))
     rows = [row for row in listed if (row[named] or "") in known]
     if len(rows) != 1:
