@@ -126,7 +126,8 @@ def printable(text: str) -> str:
 
 def short_message(error: BaseException, max_length: int = 160) -> str:
     """Return another library's error message on one line of at most `max_length` characters."""
-    text = printable(" ".join(str(error).split())) or type(error).__name__
+    # zarr gives paths as URLs
+    text = printable(" ".join(str(error).replace("file://", "").split())) or type(error).__name__
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 

@@ -310,9 +310,21 @@ def _check_output(network: Network, output: Floats, side: int) -> None:
             f"makes {oh} × {ow}",
         )
     if not np.isfinite(output).all():
-        raise _card_mismatch(
+        channels = network.card.input.channel_count
+        ones = np.ones((1, channels, side, side), np.float32)
+        raise _not_finite(network, _run_checked(network, ones))
+
+
+def _not_finite(network: Network, output_of_ones: Floats) -> ModelError:
+    """Return the error for outputs that are not finite: of the weights if those of ones are so."""
+    if np.isfinite(output_of_ones).all():
+        return _card_mismatch(
             network, "input", "(scale, mean, std) leads to outputs that are not finite"
         )
+    return ModelError(
+        f"{network.card.name}: the network's weights or operations lead to outputs that are not "
+        "finite, even for an input of ones: download or export it again"
+    )
 
 
 def _check_tokens(network: Network, one: Floats) -> None:
@@ -330,9 +342,8 @@ def _check_tokens(network: Network, one: Floats) -> None:
     if output.shape != expected:
         raise _card_mismatch(network, "output", f"gives {expected}, not {output.shape}")
     if not np.isfinite(output).all():
-        raise _card_mismatch(
-            network, "input", "(scale, mean, std) leads to outputs that are not finite"
-        )
+        ones = np.ones((2, *one.shape[1:]), np.float32)
+        raise _not_finite(network, network.run_tokens(ones, boxes))
 
 
 def _no_exact_tiling(network: Network, reason: str) -> ModelError:

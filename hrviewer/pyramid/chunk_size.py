@@ -11,13 +11,20 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["decodes_within", "zstd_content_size"]
+__all__ = ["decodes_within", "zstd_content_size", "zstd_size_bound"]
 
 MAX_DEFLATE_RATIO = 1032
 """Of deflate: no stream decompresses to more."""
 
 STEP = 1 << 20
 """Bytes that are decompressed at once where only that shows the size."""
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_REPEATED, ZSTD_COMPRESSED = 1, 2
+"""Types of blocks: one byte that is repeated, and what is compressed."""
+
+ZSTD_MAX_BLOCK = 128 << 10
+"""Bytes that a block decompresses to, at most."""
 
 INFLATERS: dict[str, Callable[[], Any]] = {
     "zlib": lambda: zlib.decompressobj(15),
@@ -42,7 +49,7 @@ def decodes_within(data: bytes, codec: str, limit: int) -> bool:
     """
     if codec == "zstd":
         size = zstd_content_size(data[:18])
-        return size is None or size <= limit  # without a stated size the decoder grows its buffer
+        return (zstd_size_bound(data) if size is None else size) <= limit
     if codec == "blosc":
         return int.from_bytes(data[4:8], "little") <= limit
     if codec == "lz4":
@@ -78,7 +85,7 @@ def zstd_content_size(header: bytes) -> int | None:
 
     See the frame header of RFC 8878, section 3.1.1.1.
     """
-    if len(header) < 6 or header[:4] != b"\x28\xb5\x2f\xfd":
+    if len(header) < 6 or header[:4] != ZSTD_MAGIC:
         return None
     descriptor = header[4]
     flag, single = descriptor >> 6, bool(descriptor & 0x20)
@@ -88,3 +95,24 @@ def zstd_content_size(header: bytes) -> int | None:
         return None
     size = int.from_bytes(header[start : start + length], "little")
     return size + 256 if flag == 1 else size
+
+
+def zstd_size_bound(data: bytes) -> int:
+    """Return how many bytes Zstandard frames decompress to at most, from their blocks' sizes.
+
+    See RFC 8878, section 3.1.1.2. A damaged frame counts up to where it is damaged.
+    """
+    at, bound = 0, 0
+    while len(data) >= at + 6 and data[at : at + 4] == ZSTD_MAGIC:
+        descriptor = data[at + 4]
+        single = bool(descriptor & 0x20)
+        at += 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+        at += (1 if single else 0, 2, 4, 8)[descriptor >> 6]
+        is_last = False
+        while not is_last and at + 3 <= len(data):
+            header = int.from_bytes(data[at : at + 3], "little")
+            is_last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+            at += 3 + (1 if kind == ZSTD_REPEATED else size)
+            bound += ZSTD_MAX_BLOCK if kind == ZSTD_COMPRESSED else size
+        at += 4 * bool(descriptor & 4)  # the checksum
+    return bound

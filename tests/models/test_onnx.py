@@ -296,7 +296,16 @@ def test_values_that_are_not_finite(save: Save) -> None:
     card = json.loads(path.with_suffix(".json").read_text())
     card["input"]["mean"] = [300]
     path.with_suffix(".json").write_text(json.dumps(card))
-    with pytest.raises(HrviewerError, match="not finite"):
+    with pytest.raises(HrviewerError, match="card's input"):
+        open_bundle(path).load()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(save: Save, value: float) -> None:
+    """The card's input was blamed."""
+    weights = np.full((1, 3, 1, 1), value, np.float32)
+    path = save([node("Conv", ["x", "w"], ["y"])], {"w": weights})
+    with pytest.raises(HrviewerError, match="weights or operations lead to outputs that are not"):
         open_bundle(path).load()
 
 

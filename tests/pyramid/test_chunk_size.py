@@ -8,21 +8,25 @@ import json
 import lzma
 import shutil
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 import tifffile
 import zarr
-from numcodecs import LZ4, Blosc, Zstd
+from numcodecs import LZ4, Blosc, GZip, Zstd
 from PIL import Image
+from zarr.codecs import Crc32cCodec, GzipCodec
 
 import hrviewer
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ImageReadError
 from hrviewer.pyramid import zarr_tiles
 from hrviewer.pyramid.chunk_size import decodes_within
+from hrviewer.pyramid.readers import omezarr_store
 from hrviewer.pyramid.readers.tiff_tags import coded_pixels
 
 ENCODERS = {
@@ -78,15 +82,111 @@ def test_a_bomb_in_an_ome_zarr_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     chunk.write_bytes(zlib.compress(bytes(2 << 20)))
     with (
         hrviewer.open(path) as image,
-        pytest.raises(HrviewerError, match="decompresses to more than a chunk"),
+        pytest.raises(HrviewerError, match="decompresses to more than 1 MB") as caught,
     ):
         image.levels[0].read(0, 8, 0, 8)
+    assert "file:" not in str(caught.value)
+
+
+BOMB = bytes(2 << 20)
+
+
+def damage_inner_chunks(path: Path) -> None:
+    """Put a bomb in the place of all chunks of a shard of 2 × 2 chunks."""
+    (file,) = (path / "c").rglob("0/0/0")
+    bomb = gzip.compress(BOMB)
+    index = struct.pack("<8Q", *[0, len(bomb)] * 4)
+    file.write_bytes(bomb + index + struct.pack("<I", google_crc32c.value(index)))
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_bomb_inside_a_shard_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    """Shards that were read as a whole passed unchecked."""
+    monkeypatch.setattr(zarr_tiles, "MIN_DECODED_LIMIT", 1 << 20)
+    path = tmp_path / "a"
+    array = zarr.create_array(
+        path, shape=(64, 64, 3), shards=(64, 64, 3), chunks=(32, 32, 3), dtype="u1",
+        compressors=[GzipCodec()],
+    )  # fmt: skip
+    array[:] = 7
+    tiles = zarr_tiles.ZarrTiles(array, "yxc", {})
+    assert (tiles.read(0, side, 0, side).pixels == 7).all()
+    damage_inner_chunks(path)
+    with pytest.raises(ImageReadError, match="decompresses to more than 1 MB"):
+        tiles.read(0, side, 0, side)
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "encode"),
+    [
+        (3, {"compressors": [GzipCodec(), Crc32cCodec()]}, lambda data: checksummed(data)),
+        (3, {"compressors": [GzipCodec(), GzipCodec()]}, gzip.compress),
+        (2, {"compressors": None, "filters": [GZip()]}, lambda data: data),
+    ],
+)
+def test_every_codec_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Any, options: Any, encode: Any
+) -> None:
+    """Only the last compressor was, so that a checksum or a filter after it let bombs pass."""
+    monkeypatch.setattr(zarr_tiles, "MIN_DECODED_LIMIT", 1 << 20)
+    array = zarr.create_array(
+        tmp_path, shape=(64, 64, 3), chunks=(64, 64, 3), dtype="u1", zarr_format=version, **options
+    )
+    array[:] = 7
+    tiles = zarr_tiles.ZarrTiles(array, "yxc", {})
+    assert (tiles.read(0, 9, 0, 9).pixels == 7).all()
+    (file,) = tmp_path.rglob("0.0.0" if version == 2 else "0/0/0")
+    file.write_bytes(encode(gzip.compress(BOMB)))
+    with pytest.raises(ImageReadError, match="decompresses to more than 1 MB"):
+        tiles.read(0, 9, 0, 9)
+
+
+def checksummed(data: bytes) -> bytes:
+    return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def test_frames_of_zstandard_without_a_stated_size() -> None:
+    """Their blocks state it: four bytes stand for 128 KiB."""
+    block = 128 << 10
+    blocks = [(block << 3 | 1 << 1 | last).to_bytes(3, "little") + b"a" for last in (0, 0, 1)]
+    frame = b"\x28\xb5\x2f\xfd\x00\x38" + b"".join(blocks)
+    assert Zstd().decode(frame) == b"a" * 3 * block
+    assert decodes_within(frame, "zstd", 3 * block)
+    assert not decodes_within(frame, "zstd", 3 * block - 1)
+    assert decodes_within(frame[:9], "zstd", 2 * block)
+
+
+def test_a_chunk_file_larger_than_its_pixels_is_not_read(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        tmp_path, shape=(8, 8, 3), chunks=(8, 8, 3), dtype="u1", compressors=None
+    )
+    array[:] = 7
+    (file,) = tmp_path.rglob("0/0/0")
+    with file.open("r+b") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(ImageReadError, match="more than its pixels take"):
+        zarr_tiles.ZarrTiles(array, "yxc", {}).read(0, 8, 0, 8)
+
+
+def test_a_zip_of_large_compressed_chunks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(omezarr_store, "MAX_CHUNK_BYTES", 1 << 20)
+    path = tmp_path / "a.ozx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zarr.json", '{"zarr_format": 3, "node_type": "group"}')
+        file.writestr("0/c/0/0/0", BOMB)
+    with pytest.raises(HrviewerError, match="without compression"):
+        hrviewer.open(path)
 
 
 def test_chunks_of_many_channels_are_refused(tmp_path: Path) -> None:
     path = ome_zarr(tmp_path, (5000, 1024, 1024))
-    with pytest.raises(HrviewerError, match="chunks of 5,243 MB"):
+    with pytest.raises(HrviewerError, match="chunks of 5,243 MB") as caught:
         hrviewer.open(path)
+    assert "file:" not in str(caught.value)
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])

@@ -8,7 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.remote import is_url, network_error, range_cache
+from hrviewer.pyramid.zarr_tiles import MAX_CHUNK_BYTES
 
 __all__ = ["is_zipped_zarr", "open_node"]
 
@@ -32,9 +34,21 @@ def open_node(path: str) -> Any:
         except (OSError, ImportError) as error:
             raise network_error(path, error) from error
     if Path(path).is_file():
+        with zipfile.ZipFile(path) as file:
+            _check_members(path, file)
         store = zarr.storage.ZipStore(path, mode="r")
         return zarr.open(store, path=_zip_root(path) or None, mode="r")
     return zarr.open(path, mode="r")
+
+
+def _check_members(path: str, file: zipfile.ZipFile) -> None:
+    """Refuse compressed members that are larger than any chunk."""
+    for member in file.infolist():
+        if member.compress_type != zipfile.ZIP_STORED and member.file_size > MAX_CHUNK_BYTES:
+            raise ImageReadError(
+                f"{path}: {member.filename} is compressed and has {member.file_size / 1e6:,.0f} "
+                "MB: zip the folder again without compression"
+            )
 
 
 def _zip_root(path: str) -> str | None:
