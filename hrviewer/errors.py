@@ -12,7 +12,8 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unicodedata import category
+
+from hrviewer.escaping import printable
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -31,14 +32,10 @@ __all__ = [
     "UntrustedModelError",
     "WriteError",
     "format_error",
-    "printable",
     "short_message",
     "validation_error",
     "write_error",
 ]
-
-CONTROL_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of characters that control how others are shown, or break lines."""
 
 WRITE_ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or choose another place",
@@ -104,24 +101,6 @@ def format_error(error: BaseException) -> str:
     """Return the line that the user reads; for an unexpected error it begins with its type."""
     text = str(error) if isinstance(error, HrviewerError) else f"{type(error).__name__}: {error}"
     return printable(text)
-
-
-def printable(text: str) -> str:
-    r"""Return text with its control characters escaped, as those in names of files and classes.
-
-    They could recolour, overwrite or reorder what a terminal shows.
-
-    Examples
-    --------
-    >>> print(printable("a\x1b[31m.png"))
-    a\x1b[31m.png
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if category(c) in CONTROL_CATEGORIES else c
-        for c in text
-    )
 
 
 def short_message(error: BaseException, max_length: int = 160) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.escaping import printable
 from hrviewer.geometry import Rect
 
 __all__ = ["GroundTruth", "OutlineReader", "ground_truth_from_labels"]
@@ -118,13 +119,14 @@ def ground_truth_from_labels(
         See `GroundTruth`.
     """
     classes, class_ids = np.unique(np.array(labels, str), return_inverse=True)
+    names = tuple(printable(str(name)) for name in classes)
     if boxes is not None:
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if points is None:
         points = np.empty((0, 2)) if boxes is None else boxes[:, :2] + boxes[:, 2:] / 2
     return GroundTruth(
         points,
-        tuple(map(str, classes)) or ("object",),
+        names or ("object",),
         class_ids,
         boxes=boxes,
         is_annotated=is_annotated,

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from hrviewer.errors import HrviewerError, printable, write_error
+from hrviewer.errors import HrviewerError, write_error
+from hrviewer.escaping import printable
 from hrviewer.geometry import Rect
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from hrviewer.cli.common import (
     print_message,
     print_rows,
 )
-from hrviewer.errors import printable
+from hrviewer.escaping import printable
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from hrviewer.cli.common import (
     print_message,
     print_rows,
 )
-from hrviewer.errors import HrviewerError, printable
+from hrviewer.errors import HrviewerError
+from hrviewer.escaping import printable
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:

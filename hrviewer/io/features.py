@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.escaping import printable
+
 __all__ = [
     "Feature",
     "Kind",
@@ -67,6 +69,13 @@ class Feature:
     number: int = 0
     measurements: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Escape control characters, which files may have in their names."""
+        for field_name in ("label", "name"):
+            text = getattr(self, field_name)
+            if not text.isprintable():
+                object.__setattr__(self, field_name, printable(text))
 
     @property
     def center(self) -> tuple[float, float]:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrviewer.errors import ParameterError, RunError, short_message, validation_error
+from hrviewer.escaping import printable
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_patches import read_table
@@ -123,6 +124,7 @@ def read_candidates(run: Exportable) -> tuple[DetectedObjects, tuple[str, ...], 
     kinds = shapely.get_type_id(outlines)
     if (class_ids < 0).any() or not np.isin(kinds, (NO_OUTLINE, POLYGON)).all():
         raise RunError(f"{path} was not written by hrviewer: an unknown class, or no outline")
+    classes = tuple(map(printable, classes))
     candidates = DetectedObjects(
         table[["y", "x", "h", "w"]].to_numpy(np.float64),
         table["score"].to_numpy(np.float32),

@@ -12,13 +12,13 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from hrviewer.errors import HrviewerError
+from hrviewer.escaping import escape_html, printable
 from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid.area_read import Coverage, area_windows, pixel_range, read_area
@@ -108,7 +108,7 @@ class Pyramid:
         self._reader = reader
         self._value_range = None if value_range is None else ValueRange(*value_range)
         self._range_lock = threading.Lock()
-        self.name = reader.name
+        self.name = printable(reader.name)
         self.path = reader.path
         self.pixel_size = pixel_size or reader.pixel_size
         self.georeference = reader.georeference
@@ -237,13 +237,13 @@ class Pyramid:
         facts = [self._summary()]
         if self.pixel_size is not None:
             facts.append(f"{self.pixel_size[0]:.4g} × {self.pixel_size[1]:.4g} µm per pixel")
-        caption = f"<b>{escape(self.name)}</b><br>{escape(', '.join(facts))}"
+        caption = f"<b>{escape_html(self.name)}</b><br>{escape_html(', '.join(facts))}"
         picture = ""
         if math.prod(self.levels[-1].shape[:2]) <= MAX_THUMBNAIL_SOURCE:
             try:
                 png = _png(self.thumbnail())
             except HrviewerError as error:
-                caption += f"<br>{escape(str(error))}"
+                caption += f"<br>{escape_html(str(error))}"
             else:
                 picture = f'<img src="data:image/png;base64,{png}" style="max-height:256px"><br>'
         return f"<div>{picture}{caption}</div>"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrviewer.errors import RunError, validation_error
+from hrviewer.escaping import printable
 from hrviewer.io.stored_map import read_limited_json
 
 __all__ = ["FORMAT_VERSION", "read_header"]
@@ -116,4 +117,15 @@ def read_header(path: Path) -> dict[str, Any]:
     except ValidationError as error:
         name = f"{path / 'run.json'} was not written by hrviewer"
         raise validation_error(error, name, kind=RunError) from None
-    return header
+    return {key: value if key == "image" else _printable(value) for key, value in header.items()}
+
+
+def _printable(value: Any) -> Any:
+    """Return JSON with the control characters of its texts escaped."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, dict):
+        return {printable(key): _printable(item) for key, item in value.items()}
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from hrviewer.engine import Callback, Progress, Update
+from hrviewer.escaping import escape_html
 from hrviewer.phases import Phase, listening
 from hrviewer.units import format_si
 
@@ -84,7 +84,7 @@ class NotebookBar:
         value = "" if total is None else f' value="{done}" max="{max(1, total)}"'
         self._handle.update(
             self._html(
-                f"{html.escape(description)} <progress{value}></progress> "
+                f"{escape_html(description)} <progress{value}></progress> "
                 f"{format_steps(done, total)} {now - self._start:.0f} s"
             )
         )

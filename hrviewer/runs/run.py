@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hrviewer.escaping import escape_html
 from hrviewer.geometry import Rect
 from hrviewer.io.object_table import object_frame, read_objects
 from hrviewer.io.run_patches import read_patches
@@ -348,7 +348,7 @@ class Run:
             f"{self.header['patches']['planned']}",
         }
         cells = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(str(value))}</td></tr>"
+            f"<tr><th style='text-align:left'>{name}</th><td>{escape_html(value)}</td></tr>"
             for name, value in rows.items()
         )
         return f"<table>{cells}</table>{render_gallery(self)}"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrviewer.claims import require_unclaimed
 from hrviewer.errors import RunError, write_error
+from hrviewer.escaping import printable
 from hrviewer.runs.header import read_header
 
 __all__ = ["RunLabel", "delete_run", "read_label", "write_label"]
@@ -41,7 +42,8 @@ def read_label(run: Path) -> RunLabel:
     """Return a run's label; an empty one where there is none, or a damaged one."""
     try:
         with (run / LABEL_FILE).open("rb") as file:
-            return RunLabel.model_validate_json(file.read(MAX_BYTES))
+            found = RunLabel.model_validate_json(file.read(MAX_BYTES))
+        return RunLabel(title=printable(found.title), note=printable(found.note, keep="\n"))
     except (OSError, ValidationError):
         return RunLabel()
 

@@ -14,6 +14,7 @@ from napari.utils.notifications import show_error
 
 from hrviewer.app.application import Application
 from hrviewer.engine import ResultCache
+from hrviewer.escaping import plain_text
 from hrviewer.viewer.image.view_fit import ViewFit
 from hrviewer.viewer.layers.annotation_layers import AnnotationLayers
 from hrviewer.viewer.layers.canvas_text import CanvasText
@@ -128,4 +129,4 @@ class Controller(Application):
 
 def notify(message: str) -> None:
     """Show an error as napari's notification."""
-    show_error(message)
+    show_error(plain_text(message))

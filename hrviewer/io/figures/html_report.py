@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hrviewer.errors import HrviewerError, RunError
+from hrviewer.escaping import escape_html
 from hrviewer.geometry import Rect
 from hrviewer.io.anonymous import open_image
 from hrviewer.io.exportable import Exportable
@@ -107,16 +107,16 @@ def render_page(
     details : sequence of (str, DataFrame)
         Names and tables, collapsed at the end.
     """
-    fact_items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts)
-    note_items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    fact_items = "".join(f"<dt>{escape_html(k)}</dt><dd>{escape_html(v)}</dd>" for k, v in facts)
+    note_items = "".join(f"<li>{escape_html(note)}</li>" for note in notes)
     section_items = "".join(
-        f"<h2>{escape(name)}</h2><p>{escape(text)}</p>"
+        f"<h2>{escape_html(name)}</h2><p>{escape_html(text)}</p>"
         f"<div class='row'>{''.join(map(figure_html, figures))}</div>"
         for name, text, figures in sections
     )
     return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
-        f"<style>{CSS}</style><h1>{escape(title)}</h1><dl>{fact_items}</dl>"
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape_html(title)}</title>"
+        f"<style>{CSS}</style><h1>{escape_html(title)}</h1><dl>{fact_items}</dl>"
         f"{''.join(map(figure_html, plots))}{table_html(table)}{section_items}"
         f"{''.join(details_html(name, table_html(frame)) for name, frame in details)}"
         f"{details_html('Notes', f'<ul>{note_items}</ul>') if note_items else ''}</html>\n"
@@ -127,7 +127,8 @@ def table_html(table: pd.DataFrame) -> str:
     """Render a table."""
     left = {name for name in table.columns if table[name].map(lambda it: isinstance(it, str)).any()}
     head = "".join(
-        f"<th{' class=text' if name in left else ''}>{escape(name)}</th>" for name in table.columns
+        f"<th{' class=text' if name in left else ''}>{escape_html(name)}</th>"
+        for name in table.columns
     )
     rows = "".join(
         "<tr>" + "".join(cell_html(value) for value in row) + "</tr>"
@@ -141,12 +142,7 @@ def table_html(table: pd.DataFrame) -> str:
 
 def details_html(name: str, content: str) -> str:
     """Render a collapsed section."""
-    return f"<details><summary>{escape(name)}</summary>{content}</details>"
-
-
-def escape(text: object) -> str:
-    """Escape text for HTML."""
-    return html.escape(str(text))
+    return f"<details><summary>{escape_html(name)}</summary>{content}</details>"
 
 
 def cell_html(value: Any) -> str:
@@ -158,7 +154,7 @@ def cell_html(value: Any) -> str:
     if isinstance(value, tuple):
         return f"<td>{' – '.join(f'{part:,.4g}' for part in value)}</td>"
     kind = "" if isinstance(value, int) else " class='text'"
-    return f"<td{kind}>{escape(value)}</td>"
+    return f"<td{kind}>{escape_html(value)}</td>"
 
 
 def figure_html(image: CaptionedImage) -> str:
@@ -167,8 +163,8 @@ def figure_html(image: CaptionedImage) -> str:
     encoded = base64.b64encode(data).decode()
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return (
-        f"<figure><img alt='{escape(caption)}' src='data:image/{kind};base64,{encoded}'>"
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figure><img alt='{escape_html(caption)}' src='data:image/{kind};base64,{encoded}'>"
+        f"<figcaption>{escape_html(caption)}</figcaption></figure>"
     )
 
 

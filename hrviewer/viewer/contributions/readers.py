@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import HrviewerError
+from hrviewer.escaping import plain_text
 from hrviewer.pyramid import Pyramid, open_pyramid, reopen_pyramid
 
 __all__ = ["read_image", "read_run"]
@@ -85,8 +86,12 @@ def read_run_layers(path: str | list[str]) -> list[LayerDataTuple]:
     try:
         pyramid = reopen_pyramid(image)
         if pyramid.fingerprint != image["fingerprint"]:
-            show_warning(f"{pyramid.name} has changed since this run: its overlays may not fit it")
+            show_warning(
+                plain_text(
+                    f"{pyramid.name} has changed since this run: its overlays may not fit it"
+                )
+            )
         layers += deferred_layers(pyramid)
     except HrviewerError as error:
-        show_warning(f"the overlays come without their image: {error}")
+        show_warning(plain_text(f"the overlays come without their image: {error}"))
     return [*layers, *run.layers()]

@@ -16,6 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.escaping import plain_text
 from hrviewer.io.array_writer import (
     WritableImage,
     axis_aligned,
@@ -84,7 +85,9 @@ def write_layers(path: str, layers: list[LayerData]) -> list[str]:
     for _, settings, _ in layers:
         completion = settings.get("metadata", {}).get(METADATA_KEY, {}).get("completion")
         if completion is not None and not completion.is_final:
-            show_warning(f"{settings['name']} belongs to a run in progress: saved as it is now")
+            show_warning(
+                plain_text(f"{settings['name']} belongs to a run in progress: saved as it is now")
+            )
     images = [layer for layer in layers if layer[2] in ("image", "labels")]
     others = [layer for layer in layers if layer[2] not in ("image", "labels")]
     with atomic_path(path) as part:
@@ -104,7 +107,9 @@ def write_omezarr(images: list[LayerData], others: list[LayerData], target: Path
         made, whole = writable_image(layer)
         pictures.append(made)
         if not whole:
-            show_warning(f"{made.name} is turned or sheared: its pixels are saved without that")
+            show_warning(
+                plain_text(f"{made.name} is turned or sheared: its pixels are saved without that")
+            )
     if pictures:
         write_arrays(pictures, target)
     folder = target / "geometry"

@@ -17,6 +17,7 @@ from napari.utils import progress
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 
+from hrviewer.escaping import plain_text
 from hrviewer.viewer.image.image_layer import initial_limits
 from hrviewer.viewer.image.lazy_level import LazyLevel
 from hrviewer.viewer.image.tile_loader import TileLoader
@@ -223,4 +224,4 @@ class LayerRefresher(QObject):
                 self._progress_bar = None
         if loader.failure and loader.failure != self._reported_failure:
             self._reported_failure = loader.failure
-            show_warning(self._reported_failure)
+            show_warning(plain_text(self._reported_failure))

@@ -13,6 +13,7 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QVBoxLayout, QWidget
 
+from hrviewer.escaping import plain_text
 from hrviewer.io.figures.plots import (
     AxisLabel,
     PlotTheme,
@@ -159,7 +160,7 @@ class ComparePlot(MplWidget):
     def on_mouse_move(self, event: Any) -> None:
         """Show the tooltip of the run under the mouse."""
         entry = self.entry_under(event)
-        tooltip = "" if entry is None else run_tooltip(entry)
+        tooltip = "" if entry is None else plain_text(run_tooltip(entry))
         self.canvas.setToolTip(tooltip)
         if tooltip and event.guiEvent is not None:
             QToolTip.showText(event.guiEvent.globalPosition().toPoint(), tooltip, self.canvas)

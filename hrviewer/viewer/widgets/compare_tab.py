@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.app.services.compare_service import MAX_RUNS
+from hrviewer.escaping import plain_text
 from hrviewer.io.figures.plots import color_and_marker
 from hrviewer.runs.run_index import RunEntry
 from hrviewer.units import format_amount, format_si, format_signed
@@ -244,7 +245,7 @@ class CompareTab(QWidget):
         self.table.setRowCount(len(entries))
         for index, entry in enumerate(entries):
             for column, item in enumerate(self._row_items(entry)):
-                item.setToolTip(run_tooltip(entry))
+                item.setToolTip(plain_text(run_tooltip(entry)))
                 self.table.setItem(index, column, item)
         self.table.setSortingEnabled(True)
         detects = any(entry.row["ap50"] is not None for entry in entries)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qtpy.QtWidgets import QFileDialog, QMenu, QToolButton
 
+from hrviewer.escaping import plain_text, printable
 from hrviewer.viewer.controller import Controller
 
 __all__ = ["OpenButton"]
@@ -61,14 +62,14 @@ class OpenButton(QToolButton):
             action = menu.addAction(
                 shorten(place), partial(self.controller.image_loader.open, place)
             )
-            action.setToolTip(place)
+            action.setToolTip(plain_text(place))
         menu.addSection("Recent runs")
         for place in recent.runs:
             action = menu.addAction(
                 shorten(Path(place).name.removesuffix(".run.zarr")),
                 partial(self.controller.run_loader.open, place),
             )
-            action.setToolTip(place)
+            action.setToolTip(plain_text(place))
         forget = menu.addAction("Forget recent files", recent.clear)
         forget.setEnabled(bool(recent.images or recent.runs))
 
@@ -83,4 +84,4 @@ class OpenButton(QToolButton):
 def shorten(place: str) -> str:
     """Return the end of a path or address, which distinguishes it best."""
     text = place if len(place) <= MAX_TITLE else f"…{place[-MAX_TITLE:]}"
-    return text.replace("&", "&&")
+    return printable(text).replace("&", "&&")

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.app.maps.raster import COST_QUANTITIES, MAPS, OUTLINES, PATCH_QUANTITIES, MapName
 from hrviewer.app.maps.result_maps import MOST_LIKELY
+from hrviewer.escaping import plain_text
 from hrviewer.io.geojson import class_colors
 from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
@@ -40,7 +41,7 @@ class OverlayRow:
         style = OVERLAY_STYLES[name]
         self.name = name
         self.checkbox = QCheckBox(style.title)
-        self.checkbox.setToolTip(style.tooltip)
+        self.checkbox.setToolTip(plain_text(style.tooltip))
         self.checkbox.setChecked(style.visible)
         self.checkbox.setMinimumWidth(SWITCH_WIDTH)
         self.colour_bar = Bar(10)
@@ -48,9 +49,9 @@ class OverlayRow:
         self.colour_bar.set_gradient(self.gradient)
         if name in EDITABLE_SCALES:
             self.colour_bar.setCursor(Qt.CursorShape.PointingHandCursor)
-            self.colour_bar.setToolTip(f"{style.tooltip}\nClick to edit the scale")
+            self.colour_bar.setToolTip(plain_text(f"{style.tooltip}\nClick to edit the scale"))
         else:
-            self.colour_bar.setToolTip(style.tooltip)
+            self.colour_bar.setToolTip(plain_text(style.tooltip))
         self.low, self.unit, self.high = (label("", "secondary") for _ in range(3))
         self.unit.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         self.high.setAlignment(Qt.AlignmentFlag.AlignRight)

@@ -9,6 +9,7 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QInputDialog, QMenu, QMessageBox, QWidget
 
 from hrviewer.app.services.run_library import RunLibrary
+from hrviewer.escaping import plain_text
 from hrviewer.formatting import pluralize
 from hrviewer.runs.run_index import RunEntry
 from hrviewer.runs.run_label import MAX_NOTE, MAX_TITLE
@@ -78,7 +79,7 @@ class RunMenu(QMenu):
         answer = QMessageBox.question(
             self.parentWidget(),
             f"Delete {count} {pluralize('run', count)}?",
-            f"Their folders are removed, with maps, tables and annotations:\n{names}",
+            plain_text(f"Their folders are removed, with maps, tables and annotations:\n{names}"),
         )
         if answer == QMessageBox.StandardButton.Yes:
             self._library.delete(self._entries)

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 
 from hrviewer.app.services.model_loader import DESCRIPTIONS
+from hrviewer.escaping import plain_text
 from hrviewer.models.loaders import CODE_FORMATS, PRECISIONS, WEIGHTS_FORMATS
 from hrviewer.pyramid.synthetic import synthetic_image_names
 from hrviewer.strategies import get_strategy, strategy_ids
@@ -148,8 +149,10 @@ class RunSettingsForm(QWidget):
         answer = QMessageBox.question(
             self,
             "Does this model come from a source that you trust?",
-            f"{path.name} can run any code on this computer when it is opened. Open it only if "
-            "you trust its source.",
+            plain_text(
+                f"{path.name} can run any code on this computer when it is opened. Open it only "
+                "if you trust its source."
+            ),
         )
         return bool(answer == QMessageBox.StandardButton.Yes)
 
@@ -215,7 +218,7 @@ class RunSettingsForm(QWidget):
         layer = self.controller.image_layer
         image = self.controller.state.image
         self.image.setText("none is open" if image is None else image.name)
-        self.image.setToolTip("" if image is None else image.name)
+        self.image.setToolTip("" if image is None else plain_text(image.name))
         if layer is None:
             self.image_summary.setTextFormat(Qt.TextFormat.RichText)
             self.image_summary.setText(getting_started(self.controller.state.installed_models()))
