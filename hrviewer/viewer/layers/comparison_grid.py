@@ -22,6 +22,7 @@ from hrviewer.app.maps.raster import MapName, PyramidRaster
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.viewer.image.geometry import METADATA_KEY, placement, pyramid_of, screen_pixel
 from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.layers.class_legend import ClassLegend
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
 from hrviewer.viewer.layers.overlays import MIN_CELL_PX, layer_settings, layer_title
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES, map_colormap
@@ -83,6 +84,7 @@ class ComparisonGrid:
         self.points: Points | None = None
         self._mirrored_points: Any = None
         self.is_ready = False
+        self._class_legend = ClassLegend(viewer, "comparison")
         viewer.layers.events.inserted.connect(self._on_inserted)
 
     def tick(self) -> bool:
@@ -108,7 +110,17 @@ class ComparisonGrid:
             group.map_layer.opacity = OVERLAY_STYLES[name].opacity
             group.map_layer.name = f"{group.title}: {layer_title(name, drawn)}"
         if self.is_ready:
+            self._show_legend()
             self._follow_view()
+
+    def _show_legend(self) -> None:
+        """Show one legend for all runs, as they share their colours."""
+        layer = self.runs[-1].map_layer
+        categories = self.runs[-1].maps.rasters[self.map_name].categories
+        # The names of the runs are at the top.
+        layer.name_overlay.position = layer.colorbar.position = "bottom_right"
+        layer.colorbar.visible = layer.name_overlay.visible = not categories
+        self._class_legend.show(categories)
 
     def mirror_points(self, points: Points | None) -> None:
         """Mirror a layer of points in every run's group; None for no points."""
@@ -123,6 +135,7 @@ class ComparisonGrid:
         grid = viewer.canvas.grid
         grid.enabled, grid.stride, grid.shape, grid.spacing = self._saved_grid
         self._pending_layers.clear()
+        self._class_legend.show(())
         remove_layers(viewer, self._own_layers)
         for layer in self._hidden_layers:
             if layer in viewer.layers:
@@ -162,10 +175,6 @@ class ComparisonGrid:
         grid.stride, grid.shape, grid.spacing = -len(list(self.runs[0])), (-1, -1), GRID_SPACING
         for group in self.runs:
             group.image_layer.visible = group.map_layer.visible = True
-        legend = self.runs[-1].map_layer  # one for all, as they share their colours
-        # The names of the runs are at the top.
-        legend.name_overlay.position = legend.colorbar.position = "bottom_right"
-        legend.colorbar.visible = legend.name_overlay.visible = True
         grid.enabled = True
         self.is_ready = True
         self.set_map(self.map_name)

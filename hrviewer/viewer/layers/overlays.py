@@ -17,6 +17,7 @@ from hrviewer.app.maps.raster import MAPS, MapName, PyramidRaster
 from hrviewer.app.maps.result_maps import Completion, ResultMaps
 from hrviewer.viewer.image.geometry import METADATA_KEY, is_aligned, placement
 from hrviewer.viewer.layers.attention_layers import AttentionLayers
+from hrviewer.viewer.layers.class_legend import ClassLegend
 from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
 from hrviewer.viewer.layers.object_layers import ObjectLayers
@@ -25,7 +26,7 @@ from hrviewer.viewer.layers.styles import OVERLAY_STYLES, map_colormap
 from hrviewer.viewer.layers.warp_grid import WarpGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from napari.components import ViewerModel
 
@@ -71,6 +72,7 @@ class Overlays:
         }
         self._colour_bars: set[MapName] = {"output"}
         self._hidden = False
+        self._class_legend = ClassLegend(viewer, "output")
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image]
         self.outlines: PatchOutlines
@@ -107,8 +109,6 @@ class Overlays:
             for name in ("cost", "saliency", "patches", "output"):
                 self.viewer.add_layer(self.layers[name])
             self.viewer.add_layer(self.outlines.layer)
-        for layer in self.layers.values():
-            layer.name_overlay.position = layer.colorbar.position
 
     def _reuse_layers(self, previous: Overlays) -> None:
         """Show other maps in the layers that exist."""
@@ -140,7 +140,13 @@ class Overlays:
         """Show another class, all together, or the most likely one."""
         self.maps.set_class(class_index)
         self._apply_style("output")
+        self._show_legend("output")
         self.limits_changed.emit("output")
+
+    def hide_classes(self, hidden: Collection[int]) -> None:
+        """Leave classes out of the map of the most likely ones, and of its legend."""
+        self.maps.hide_classes(hidden)
+        self._show_legend("output")
 
     @property
     def is_intact(self) -> bool:
@@ -319,6 +325,7 @@ class Overlays:
 
     def remove(self) -> None:
         """Remove the layers."""
+        self._class_legend.show(())
         remove_layers(self.viewer, self)
 
     def _set_level(self, name: MapName) -> None:
@@ -353,12 +360,24 @@ class Overlays:
             if visible and not layer.visible:
                 layer.set_view_slice()
             layer.visible = visible
-            legend = visible and name in self._colour_bars
-            if layer.colorbar.visible != legend:
-                layer.colorbar.visible = layer.name_overlay.visible = legend
+            self._show_legend(name)
         self.outlines.layer.visible = self._should_show("patches")
         if self.warp_grid is not None:
             self.warp_grid.layer.visible = self._should_show("patches")
+
+    def _show_legend(self, name: MapName) -> None:
+        """Show a map's legend on the image: a colour bar, or the names of classes."""
+        layer, categories = self.layers[name], self.maps.rasters[name].categories
+        shown = layer.visible and name in self._colour_bars
+        layer.name_overlay.position = "bottom_right" if categories else layer.colorbar.position
+        for overlay, visible in (
+            (layer.colorbar, shown and not categories),
+            (layer.name_overlay, shown),
+        ):
+            if overlay.visible != visible:
+                overlay.visible = visible
+        if name == "output":
+            self._class_legend.show(categories if shown else (), self.maps.hidden_classes)
 
     def _should_show(self, name: MapName) -> bool:
         return self._visibility[name] and not self._hidden

@@ -228,9 +228,8 @@ class OverlayLegend(QWidget):
 
     def _set_class_shown(self, class_index: int, shown: bool) -> None:
         if self._overlays is not None:
-            maps = self._overlays.maps
-            others = maps.hidden_classes - {class_index}
-            maps.hide_classes(others if shown else others | {class_index})
+            others = self._overlays.maps.hidden_classes - {class_index}
+            self._overlays.hide_classes(others if shown else others | {class_index})
 
     def _set_patch_quantity(self) -> None:
         if self._overlays is not None:

@@ -219,14 +219,20 @@ def test_the_most_likely_class_and_its_classes(docked):
     colours = layer.colormap.map(np.array([0.5, 1.5, 2.5]) / 3)
     assert len(np.unique(colours, axis=0)) == 3
     assert tuple(layer.contrast_limits) == (0, 3)
+    lines = docked.controller.overlays._class_legend
+    assert lines.lines == ["■ glass", "■ tissue", "■ ink"]
+    assert not layer.colorbar.visible
     legend.classes_button.menu().actions()[2].setChecked(False)
     assert maps.hidden_classes == {2}
+    assert lines.lines == ["■ glass", "■ tissue"]
     legend.class_box.setCurrentIndex(1)
     legend.class_box.activated.emit(1)
     assert maps.class_index == 0
     assert tuple(layer.contrast_limits) == (0, 1)
     assert legend.classes_button.isHidden()
     assert layer.colormap.name == "hrviewer-viridis"
+    assert layer.colorbar.visible
+    assert lines.lines == []
 
 
 def test_removing_the_image_ends_the_run(docked, qtbot, network):
