@@ -13,7 +13,7 @@ import numpy as np
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
-LIF_DIMENSIONS = {"x": 1, "y": 2, "z": 3, "t": 4}
+LIF_DIMENSIONS = {"x": 1, "y": 2, "z": 3, "t": 4, "l": 5, "e": 9, "q": 77}
 
 
 def write_lif(path: Path, images: Mapping[str, tuple[Pixels, str, Mapping[str, Any]]]) -> None:
@@ -88,6 +88,7 @@ def write_nd2(
     compressed: bool = False,
     padding: int = 0,
     dyes: bool = True,
+    missing: Sequence[int] = (),
 ) -> None:
     """Write frames ``(h, w, c)``; those of positions and depths in this order.
 
@@ -109,6 +110,8 @@ def write_nd2(
         Bytes after each row.
     dyes
         Whether channels have the spectra of their dyes, without which nd2 reads no metadata.
+    missing
+        Frames that are announced but not stored, as of a recording that was stopped.
     """
     h, w, c = frames[0].shape
     item = frames[0].dtype.itemsize
@@ -146,7 +149,8 @@ def write_nd2(
     for i, frame in enumerate(frames):
         rows = [row.tobytes() + bytes(padding) for row in frame]
         data = zlib.compress(b"".join(rows)) if compressed else b"".join(rows)
-        chunks[f"ImageDataSeq|{i}!".encode()] = bytes(8) + data
+        if i not in missing:
+            chunks[f"ImageDataSeq|{i}!".encode()] = bytes(8) + data
     places = []
     with path.open("wb") as file:
         file.write(struct.pack("IIQ", ND2_MAGIC, 32, 64) + ND2_SIGNATURES[0])

@@ -20,7 +20,14 @@ NOT_AN_IMAGE = (
 """Beginnings of files that stand in for an image, in small letters."""
 
 BY_VIEWER = "which is not read: export it as OME-TIFF or TIFF in its own viewer"
+BY_PACKAGE = "which is not read: load it by {} in Python and pass its array to hrviewer.open"
+TO_FLOATS = "which is not read: convert it by `vips tiffsave IN OUT.tif --tile --pyramid`"
 BY_GDAL = "which is not read: convert it by `gdal_translate -of COG IN OUT.tif`"
+BY_IMAGECODECS = (
+    "which is not read: decode it by imagecodecs.imread in Python and pass the array to "
+    "hrviewer.open"
+)
+CUT = "that cannot be decoded: it may be cut short, copy it again"
 BY_TIFFCP = "is a TIFF that is not read: convert it by `tiffcp -t IN OUT.tif`"
 HDF5 = (
     "is HDF5 (also Imaris and NetCDF 4), which is not read: convert an .ims by `bioformats2raw`, "
@@ -37,15 +44,41 @@ UNSUPPORTED = (
     (b"MATLAB", "is a MATLAB file: load it by scipy.io.loadmat and pass its array"),
     (b"GRIB", f"is GRIB, {BY_GDAL}"),
     (b"[NanoZoomer", "is a list of NDPI files: open one of those that it names"),
-    (b"\xff\x0a", f"is JPEG XL, which is not read: {TO_TILED_TIFF}"),
-    (b"\0\0\0\x0cJXL ", f"is JPEG XL, which is not read: {TO_TILED_TIFF}"),
-    (b"\xff\xd8\xff", "is a JPEG that cannot be decoded: it may be cut short, copy it again"),
-    (b"\x89PNG", "is a PNG that cannot be decoded: it may be cut short, copy it again"),
+    (b"\xff\x0a", f"is JPEG XL, {BY_IMAGECODECS}"),
+    (b"\0\0\0\x0cJXL ", f"is JPEG XL, {BY_IMAGECODECS}"),
+    (b"II\xbc\x01", f"is JPEG XR, {BY_IMAGECODECS}"),
+    (b"qoif", f"is QOI, {BY_IMAGECODECS}"),
+    (b"\xff\xd8\xff", f"is a JPEG {CUT}"),
+    (b"\x89PNG", f"is a PNG {CUT}"),
+    (b"GIF8", f"is a GIF {CUT}"),
+    (b"BM", f"is a BMP {CUT}"),
+    (b"\0\0\0\x0cjP  ", f"is JPEG 2000 {CUT}"),
+    (b"\xffO\xffQ", f"is JPEG 2000 {CUT}"),
+    (b"SIMPLE  =", f"is FITS, {BY_PACKAGE.format('astropy.io.fits.getdata')}"),
+    (b"NRRD000", f"is NRRD, {BY_PACKAGE.format('nrrd.read')}"),
+    (b"8BPS", f"is a PSD of Photoshop, {BY_VIEWER}"),
+    (b"v/1\x01", f"is OpenEXR, {TO_FLOATS}"),
+    (b"#?R", f"is Radiance HDR, {TO_FLOATS}"),
     (b"%PDF", "is a PDF: save its picture, for example by `pdfimages -all`"),
     (b"II*\0", BY_TIFFCP),
     (b"MM\0*", BY_TIFFCP),
 )
 """Beginnings of formats that are known but not read."""
+
+INSIDE = (
+    (4, b"ftypheic", "is HEIC, which is not read: save it as PNG or TIFF"),
+    (4, b"ftypheix", "is HEIC, which is not read: save it as PNG or TIFF"),
+    (4, b"ftypavif", f"is an AVIF {CUT}"),
+    (8, b"WEBP", f"is a WebP {CUT}"),
+    (208, b"MAP ", f"is MRC, {BY_PACKAGE.format('mrcfile.read')}"),
+    (344, b"n+1\0", f"is NIfTI, {BY_PACKAGE.format('nibabel.load')}"),
+)
+"""Marks of others by their offset."""
+
+JPEG_CODINGS = {0xC3: "a lossless JPEG", 0xF7: "JPEG-LS"}
+"""By the marker of the frame."""
+MAX_JPEG_HEADER = 1 << 18
+"""Bytes in which it is, behind comments and previews."""
 
 ISYNTAX = (
     "is iSyntax, which is not read without Philips' library: convert it by `isyntax-to-tiff IN "
@@ -121,18 +154,35 @@ def explain_unreadable(path: Path) -> str:
     if path.suffix.lower() in BY_SUFFIX:
         return f"{path.name} {BY_SUFFIX[path.suffix.lower()]}"
     head = _head(path)
-    for beginning, reason in UNSUPPORTED:
-        if head.startswith(beginning):
-            return f"{path.name} {reason}"
+    coding = _jpeg_coding(_head(path, MAX_JPEG_HEADER))
+    if coding is not None:
+        return f"{path.name} is {coding}, {BY_IMAGECODECS}"
+    reasons = [reason for beginning, reason in UNSUPPORTED if head.startswith(beginning)]
+    reasons += [reason for at, mark, reason in INSIDE if head.startswith(mark, at)]
+    if reasons:
+        return f"{path.name} {reasons[0]}"
     text = head.decode("utf-8", "ignore")  # the last character may be cut
     if len(text.encode()) > len(head) - 4 and all(c.isprintable() or c in "\r\n\t" for c in text):
         return f"{path.name} is a text file, not an image"
     return f"{path.name} is not an image in a format that hrviewer reads: {TO_TILED_TIFF}"
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, size: int = HEAD_BYTES) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(HEAD_BYTES)
+            return file.read(size)
     except OSError:
         return b"?"
+
+
+def _jpeg_coding(data: bytes) -> str | None:
+    """Return the coding of a JPEG that few programs decode; None for the usual one."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 5 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in JPEG_CODINGS:
+            return JPEG_CODINGS[marker]
+        if marker in (0xC0, 0xC1, 0xC2):
+            return f"a JPEG of {data[at + 4]} bits" if data[at + 4] > 8 else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ValueRange", "find_value_range", "stored_range"]
 
-ROUND_ENDS = 1.0, *(2.0**bits - 1 for bits in range(8, 13)), 10_000.0, 16_383.0, 65_535.0
-"""Upper ends of measured ranges: of fractions, of 8 to 16 bits, and of reflectances."""
+ROUND_ENDS = (
+    *(1.0, *(2.0**bits - 1 for bits in range(8, 13)), 10_000.0, 16_383.0),
+    *(2.0**bits - 1 for bits in range(16, 65)),
+)
+"""Upper ends of measured ranges: of fractions, of 8 to 64 bits, and of reflectances."""
 BIT_ENDS = tuple(2.0**bits - 1 for bits in range(1, 33))
 """Upper ends that a file may state: they are exact."""
 

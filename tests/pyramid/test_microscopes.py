@@ -65,6 +65,22 @@ def test_lif_equals_its_own_reader(lif: Path) -> None:
         np.testing.assert_array_equal(image[..., 1], file.images[1].asarray()[1, 1])
 
 
+def test_a_lif_that_was_scanned_across_y(tmp_path: Path) -> None:
+    liffile = pytest.importorskip("liffile")
+    path = tmp_path / "a.lif"
+    steps = {"size": {"z": 2e-6, "x": 0.5e-6}}
+    stack = RNG.integers(0, 255, (4, 3, 2, 30, 20), np.uint8)
+    write_lif(path, {"Plane": (STAINS[0], "tzx", steps), "Waves": (stack, "leqyx", {})})
+    with open_pyramid(path) as image, liffile.LifFile(path) as file:
+        assert image.pixel_size == pytest.approx((2, 0.5))
+        assert image.plane_sizes == {"t": 3}
+        assert "its rows lie along z, as it was scanned across y" in image.notes
+        np.testing.assert_array_equal(image[..., 0], file.images[0].asarray()[0])
+    # Every axis is kept, of an unknown kind as well.
+    with open_pyramid(path, series="Waves", plane={"l": 3, "e": 1, "axis77": 1}) as image:
+        np.testing.assert_array_equal(image[..., 0], stack[3, 1, 1])
+
+
 def test_a_lif_that_is_cut_short(lif: Path) -> None:
     lif.write_bytes(lif.read_bytes()[:-1000])
     with open_pyramid(lif) as image:
@@ -94,6 +110,20 @@ def test_nd2(tmp_path: Path, compressed: bool) -> None:
         np.testing.assert_array_equal(image[...], stored[5])
         with nd2.ND2File(path) as file:  # positions, z, channels, y, x
             np.testing.assert_array_equal(image[..., 1], file.asarray()[1, 2, 1])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_frame_of_nd2_that_is_not_stored_has_no_data(tmp_path: Path, compressed: bool) -> None:
+    pytest.importorskip("nd2")
+    path = tmp_path / "a.nd2"
+    frames = [np.full((60, 80, 1), 7, np.uint16)] * 3
+    write_nd2(path, frames, size=0.5, depth=3, compressed=compressed, missing=[2])
+    with open_pyramid(path, plane={"z": 2}) as image:
+        assert "this plane is not in the file: it has no data" in image.notes
+        assert image.data_area(image.rect) == 0
+    with open_pyramid(path, plane={"z": 1}) as image:
+        assert image.data_area(image.rect) == 60 * 80
+        assert (image[...] == 7).all()
 
 
 def test_colours_of_nd2_are_stored_as_blue_green_red(tmp_path: Path) -> None:

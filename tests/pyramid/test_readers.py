@@ -423,6 +423,23 @@ def test_truncated_image(tmp_path: Path, shared: Path) -> None:
 # Arrays
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("gif", {}), ("png", {}), ("webp", {"lossless": True})]
+)
+def test_frames_of_an_animation_are_planes(
+    tmp_path: Path, suffix: str, options: dict[str, Any]
+) -> None:
+    frames = [np.full((30, 40, 3), value, np.uint8) for value in (200, 100, 0)]
+    first, *others = map(Image.fromarray, frames)
+    path = tmp_path / f"a.{suffix}"
+    first.save(path, save_all=True, append_images=others, **options)
+    with open_pyramid(path) as image:
+        assert "plane t=0 of 3" in image.notes
+        np.testing.assert_array_equal(whole(image), frames[0])
+    with open_pyramid(path, plane={"t": 2}) as image:
+        np.testing.assert_array_equal(whole(image), frames[2])
+
+
 def test_array_shapes(rng: np.random.Generator) -> None:
     gray = rng.integers(0, 255, (40, 50), np.uint8)
     colour = rng.integers(0, 255, (40, 50, 3), np.uint8)

@@ -26,7 +26,8 @@ from hrviewer.runs.provenance import image_info
         ("u2", (0, 9000), (0, 10000), "measured"),
         ("u2", (0, 13000), (0, 16383), "measured"),
         ("u2", (0, 60000), (0, 65535), "measured"),
-        ("u4", (0, 9e6), (0, 2**32 - 1), "measured"),
+        ("u4", (0, 9e6), (0, 2**24 - 1), "measured"),
+        ("i4", (0, 255_000), (0, 2**18 - 1), "measured"),
         ("f4", (0, 0.9), (0, 1), "measured"),
         ("f4", (0, 1.4), (0, 1), "measured"),  # reflectance of snow
         ("f4", (0, 243.5), (0, 255), "measured"),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 import numpy as np
 
 from hrviewer.errors import ImageReadError
-from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import ChannelSelection, LevelLayout, Reader, reporting
+from hrviewer.pyramid.readers.base import LevelLayout
+from hrviewer.pyramid.readers.file_reader import FileReader, Selection, tile_window
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
@@ -23,10 +23,12 @@ MAX_XML_BYTES = 64 * 1024
 MAX_TILE, MAX_SIDE = 4096, 1 << 31
 
 
-class DziReader(Reader):
+class DziReader(FileReader):
     """One Deep Zoom image, named by its ``.dzi`` file or the folder of its tiles."""
 
     priority: ClassVar[int] = 40
+    failure: ClassVar[str] = "is not a readable Deep Zoom image"
+    failure_kind: ClassVar[type[ImageReadError]] = ImageReadError
 
     @classmethod
     def supports(cls, obj: object) -> bool:
@@ -34,35 +36,24 @@ class DziReader(Reader):
         return isinstance(obj, str) and _description(Path(obj)) is not None
 
     @classmethod
-    def open(
-        cls,
-        obj: object,
-        *,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> Self:
-        """Read the description and one tile."""
-        path = _description(Path(str(obj)))
-        assert path is not None
-        with reporting(f"{path.name} is not a readable Deep Zoom image"):
-            return cls(path, plane, channels, series)
+    def locate(cls, path: Path) -> Path:
+        """Return the description."""
+        return _description(path) or path
 
-    def __init__(
-        self,
-        path: Path,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> None:
-        self.name, self.path = path.name, str(path)
-        self.notes = [UNKNOWN_PIXEL_SIZE]
+    @classmethod
+    def files(cls, path: Path) -> Sequence[Path]:
+        """Return the description, and the coarsest levels, which change with the image."""
+        folder = path.with_name(f"{path.stem}_files")
+        return [path, *(file for n in range(9) for file in sorted((folder / str(n)).glob("0_0.*")))]
+
+    def load(self, path: Path, selection: Selection) -> None:
+        """Read the metadata."""
+        self.notes.append(UNKNOWN_PIXEL_SIZE)
         self._folder = path.with_name(f"{path.stem}_files")
         height, width = self._read_description(path)
         if not self._folder.is_dir():
             raise ImageReadError(f"{path.name}: the folder {self._folder.name} is missing: copy it")
-        self.fingerprint = fingerprint.of_files([path, *_samples(self._folder)])
-        self.set_plane({}, plane)
+        self.set_plane({}, selection.plane)
         self.dtype = np.dtype(np.uint8)
         top = (max(height, width) - 1).bit_length()
         self._numbers = [n for n in range(top, -1, -1) if (self._folder / str(n)).is_dir()]
@@ -71,12 +62,12 @@ class DziReader(Reader):
         probe = next(iter(sorted((self._folder / str(self._numbers[0])).iterdir())), None)
         self._bands = 3 if probe is None else _read(probe).shape[2]
         self._channels, self._alpha = self.set_bands(
-            self._bands, channels, alpha=self._bands in (2, 4)
+            self._bands, selection.channels, alpha=self._bands in (2, 4)
         )
         across, down = -(-width // self._tile), -(-height // self._tile)
         finest = sum(1 for _ in (self._folder / str(top)).iterdir())
         self.has_mask = self._alpha is not None or finest < across * down
-        self.set_series([Series("0", shape=(height, width))], series)
+        self.set_series([Series("0", shape=(height, width))], selection.series)
         layouts: list[LevelLayout] = []
         for number in self._numbers:
             side = 2 ** (top - number)
@@ -105,9 +96,7 @@ class DziReader(Reader):
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Decode a tile, without its overlap; one that is missing has no data."""
-        (height, width, _), side = self._shapes[level], self._tile
-        y, x = row * side, column * side
-        h, w = min(side, height - y), min(side, width - x)
+        _, _, h, w = tile_window(self._shapes[level], self._tile, row, column)
         number = self._numbers[level]
         file = self._folder / str(number) / f"{column}_{row}.{self._suffix}"
         if not file.is_file():
@@ -127,11 +116,6 @@ def _description(path: Path) -> Path | None:
     if path.is_dir() and path.name.endswith("_files"):
         path = path.with_name(f"{path.name.removesuffix('_files')}.dzi")
     return path if path.suffix.lower() == ".dzi" and path.is_file() else None
-
-
-def _samples(folder: Path) -> list[Path]:
-    """Return the files of the coarsest levels, which change with the image."""
-    return [file for n in range(9) for file in sorted((folder / str(n)).glob("0_0.*"))]
 
 
 def _read(file: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

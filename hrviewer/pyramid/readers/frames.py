@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hrviewer.errors import ImageReadError
-from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import (
-    ChannelInfo,
-    ChannelSelection,
-    Reader,
-    UnsupportedFormat,
-    native_dtype,
-    reporting,
-)
+from hrviewer.pyramid.readers.base import ChannelInfo, native_dtype
+from hrviewer.pyramid.readers.file_reader import FileReader, Selection, has_package, tile_window
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, plausible
@@ -38,64 +31,35 @@ MAX_DECODED_BYTES = 1 << 30
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
-class FrameReader(Reader):
+class FrameReader(FileReader):
     """One image of a file of frames.
 
-    Subclasses open the file, list its series, and give one frame; `load` describes the chosen one.
+    Subclasses open the file, list its series, describe the chosen one and give one frame.
     """
 
     priority: ClassVar[int] = 65
     suffixes: ClassVar[tuple[str, ...]]
     package: ClassVar[str]
+    _lock: threading.Lock
+    _frame: Sequence[Pixels] | None = None
 
     @classmethod
     def supports(cls, obj: object) -> bool:
         """Whether it is a file with the suffix, and the package is there."""
         if not isinstance(obj, str) or Path(obj).suffix.lower() not in cls.suffixes:
             return False
-        try:
-            __import__(cls.package)
-        except ImportError:  # the message for what no reader opens names the extra
-            return False
-        return Path(obj).is_file()
+        return has_package(cls.package) and Path(obj).is_file()
 
-    @classmethod
-    def open(
-        cls,
-        obj: object,
-        *,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> Self:
-        """Open an image."""
-        path = Path(str(obj))
-        with reporting(f"{path.name} cannot be read by {cls.package}", UnsupportedFormat):
-            return cls(path, plane, channels, series)
-
-    def __init__(
-        self,
-        path: Path,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> None:
-        self.name, self.path, self.notes = path.name, str(path), []
-        self.fingerprint = fingerprint.of_files([path])
+    def load(self, path: Path, selection: Selection) -> None:
+        """Read the metadata."""
         self._lock = threading.Lock()
-        self._frame: Sequence[Pixels] | None = None
-        try:
-            self._load(self.set_series(self.open_file(path), series), plane, channels)
-        except BaseException:
-            self.close()
-            raise
-
-    def _load(
-        self, index: int, plane: Mapping[str, int], channels: ChannelSelection | None
-    ) -> None:
-        sizes, infos, is_rgb = self.load(index)
-        self.set_plane({axis: size for axis, size in sizes.items() if size > 1}, plane)
-        self._channels = self.set_channels(infos, channels, is_rgb=is_rgb)
+        index = self.set_series(self.open_file(path), selection.series)
+        sizes, infos, is_rgb = self.describe(index)
+        self.set_plane({axis: size for axis, size in sizes.items() if size > 1}, selection.plane)
+        self._channels = self.set_channels(infos, selection.channels, is_rgb=is_rgb)
+        self.has_mask = not self.holds_frame()
+        if self.has_mask:
+            self.notes.append("this plane is not in the file: it has no data")
         self.dtype = native_dtype(self.name, self.dtype)
         if self.pixel_size is None or not plausible(self.pixel_size):
             self.pixel_size = None
@@ -108,7 +72,7 @@ class FrameReader(Reader):
         """Open the file, and return its series."""
 
     @abstractmethod
-    def load(self, index: int) -> tuple[dict[str, int], list[ChannelInfo], bool]:
+    def describe(self, index: int) -> tuple[dict[str, int], list[ChannelInfo], bool]:
         """Set dtype, pixel size and others to those of a series.
 
         Returns
@@ -121,19 +85,25 @@ class FrameReader(Reader):
             Whether they are red, green and blue.
         """
 
+    def holds_frame(self) -> bool:
+        """Return whether the selected plane is in the file: a recording may end before."""
+        return True
+
     @abstractmethod
     def read_frame(self) -> Sequence[Pixels]:
         """Return the selected plane of all channels, each ``(h, w)``."""
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Copy a tile out of the frame."""
+        y, x, h, w = tile_window(self.levels[0].shape, TILE, row, column)
+        if self.has_mask:
+            pixels = np.zeros((h, w, len(self._channels)), self.dtype)
+            return DecodedTile(pixels, 0, valid=np.zeros((h, w), bool))
         with self._lock:
             if self._frame is None:
                 self._frame = self.read_frame()
             frame = self._frame
-        h, w, _ = self.levels[0].shape
-        y, x = row * TILE, column * TILE
-        at = np.s_[y : min(y + TILE, h), x : min(x + TILE, w)]
+        at = np.s_[y : y + h, x : x + w]
         pixels = np.stack([frame[channel][at] for channel in self._channels], axis=2)
         pixels = pixels.astype(self.dtype, copy=False)
         return DecodedTile(pixels, pixels.nbytes)

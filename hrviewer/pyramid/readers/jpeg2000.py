@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.georeference import Georeference
-from hrviewer.pyramid.readers.base import (
-    ChannelInfo,
-    ChannelSelection,
-    Reader,
-    UnsupportedFormat,
-    native_dtype,
-    reporting,
-)
+from hrviewer.pyramid.readers.base import ChannelInfo, native_dtype
+from hrviewer.pyramid.readers.file_reader import FileReader, Selection, tile_window
 from hrviewer.pyramid.readers.picture_header import HEAD_BYTES, is_jpeg2000
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -34,10 +27,12 @@ TILE = 1024
 DRIVER = "JP2OpenJPEG"
 
 
-class Jpeg2000Reader(Reader):
+class Jpeg2000Reader(FileReader):
     """One JPEG 2000 file."""
 
     priority: ClassVar[int] = 28
+    failure: ClassVar[str] = "cannot be read by GDAL"
+    _files: Sequence[Any] = ()
 
     @classmethod
     def supports(cls, obj: object) -> bool:
@@ -54,35 +49,14 @@ class Jpeg2000Reader(Reader):
         with Env() as env:
             return DRIVER in env.drivers()
 
-    @classmethod
-    def open(
-        cls,
-        obj: object,
-        *,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> Self:
-        """Read the headers."""
-        path = Path(str(obj))
-        with reporting(f"{path.name} cannot be read by GDAL", UnsupportedFormat):
-            return cls(path, plane, channels, series)
-
-    def __init__(
-        self,
-        path: Path,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> None:
-        self.name, self.path, self.notes = path.name, str(path), []
-        self.fingerprint = fingerprint.of_files([path])
+    def load(self, path: Path, selection: Selection) -> None:
+        """Read the metadata."""
         self._lock = threading.Lock()
         self._files = [open_level(path)]
         file = self._files[0]
-        self._files += [open_level(path, i) for i in range(len(file.overviews(1)))]
+        self._files = [file, *(open_level(path, i) for i in range(len(file.overviews(1))))]
         height, width = file.shape
-        self.set_plane({}, plane)
+        self.set_plane({}, selection.plane)
         self.dtype = native_dtype(self.name, np.dtype(file.dtypes[0]))
         names = [kind.name for kind in file.colorinterp]
         self._alpha = names.index("alpha") if "alpha" in names else None
@@ -91,7 +65,7 @@ class Jpeg2000Reader(Reader):
         is_rgb = bare or names[:3] == ["red", "green", "blue"]
         default = tuple(band for band in range(file.count) if band != self._alpha)
         infos = [ChannelInfo(text or "") for text in file.descriptions]
-        self._channels = self.set_channels(infos, channels, default, is_rgb=is_rgb)
+        self._channels = self.set_channels(infos, selection.channels, default, is_rgb=is_rgb)
         if self._alpha in self._channels:
             self._alpha = None
         self.has_mask = self._alpha is not None
@@ -104,7 +78,7 @@ class Jpeg2000Reader(Reader):
             self.pixel_size = self.georeference.pixel_size((height, width))
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)
-        self.set_series([Series("0", shape=(height, width))], series)
+        self.set_series([Series("0", shape=(height, width))], selection.series)
         self._bytes_per_pixel = path.stat().st_size / (height * width)
         bands = len(self._channels)
         self.set_levels([((*level.shape, bands), (TILE, TILE)) for level in self._files])
@@ -114,8 +88,7 @@ class Jpeg2000Reader(Reader):
         from rasterio.windows import Window
 
         file = self._files[level]
-        y, x = row * TILE, column * TILE
-        h, w = min(TILE, file.height - y), min(TILE, file.width - x)
+        y, x, h, w = tile_window(file.shape, TILE, row, column)
         bands = [*self._channels, *([] if self._alpha is None else [self._alpha])]
         with self._lock:
             pixels = file.read([band + 1 for band in bands], window=Window(x, y, w, h))

@@ -21,8 +21,9 @@ from hrviewer.pyramid.units import micrometres
 __all__ = ["LifReader"]
 
 DESCRIPTION = "./Data/Image/ImageDescription"
-AXES = {1: "x", 2: "y", 3: "z", 4: "t", 5: "l", 6: "r", 10: "m"}
-"""Letters by DimID: further ones are wavelength, rotation and the tile of a mosaic."""
+AXES = {1: "x", 2: "y", 3: "z", 4: "t", 5: "l", 6: "r", 9: "e", 10: "m"}
+"""Letters by DimID: further ones are the wavelengths of emission and excitation, rotation and the
+tile of a mosaic."""
 COLORS = {
     "red": "FF0000", "green": "00FF00", "blue": "0000FF", "cyan": "00FFFF", "magenta": "FF00FF",
     "yellow": "FFFF00", "gray": "FFFFFF", "grey": "FFFFFF",
@@ -31,8 +32,9 @@ COLORS = {
 
 
 class Axis(NamedTuple):
-    """An axis: its length, distance of elements in bytes, and in micrometres or seconds."""
+    """An axis: its letter, length, distance of elements in bytes, and in micrometres or seconds."""
 
+    letter: str
     size: int
     step: int
     distance: float | None
@@ -43,6 +45,7 @@ class LifReader(FrameReader):
 
     suffixes: ClassVar[tuple[str, ...]] = (".lif",)
     package: ClassVar[str] = "liffile"
+    failure: ClassVar[str] = "cannot be read by liffile"
 
     def open_file(self, path: Path) -> list[Series]:
         """Open the file, and return its images."""
@@ -53,8 +56,11 @@ class LifReader(FrameReader):
         left_out, length = 0, path.stat().st_size
         with liffile.LifFile(path) as file:
             for image in file.images:
+                if image.xml_element.find(DESCRIPTION) is None:
+                    continue
                 axes = read_axes(image.xml_element)
-                if image.xml_element.find(DESCRIPTION) is None or not {"x", "y"} <= axes.keys():
+                if not {"x", "y"} <= axes.keys():  # points and lines
+                    self.notes.append(f"{image.path} is no image of two dimensions: left out")
                     continue
                 try:
                     block = image.memory_block
@@ -71,8 +77,8 @@ class LifReader(FrameReader):
             self.notes.append(f"{left_out} images whose pixels are not in the file are left out")
         return listed
 
-    def load(self, index: int) -> tuple[dict[str, int], list[ChannelInfo], bool]:
-        """Read the metadata; see `FrameReader.load`."""
+    def describe(self, index: int) -> tuple[dict[str, int], list[ChannelInfo], bool]:
+        """Read the metadata; see `FrameReader.describe`."""
         element, self._axes, self._offset, self._size = self._images[index]
         channels = element.findall(f"{DESCRIPTION}/Channels/ChannelDescription")
         types = {pixel_type(channel) for channel in channels}
@@ -87,6 +93,8 @@ class LifReader(FrameReader):
         if is_rgb:
             channels = [channels[tags.index(tag)] for tag in (1, 2, 3)]
         self._steps = [int(channel.get("BytesInc", 0)) for channel in channels]
+        if (across := self._axes["y"].letter) != "y":
+            self.notes.append(f"its rows lie along {across}, as it was scanned across y")
         y, x, z, t = (self._axes[a].distance if a in self._axes else None for a in "yxzt")
         if y and x:
             self.pixel_size = y, x
@@ -114,15 +122,19 @@ def pixel_type(channel: Any) -> np.dtype[Any]:
 
 
 def read_axes(image: Any) -> dict[str, Axis]:
-    """Return the axes of an image by their letters."""
-    axes = {}
+    """Return the axes of an image by their letters; one scanned across y has its rows there."""
+    axes: dict[str, Axis] = {}
     for entry in image.iterfind(f"{DESCRIPTION}/Dimensions/DimensionDescription"):
         size, length = int(entry.get("NumberOfElements", 1)), float(entry.get("Length", 0))
-        name = AXES.get(int(entry.get("DimID", 0)), "k")
+        number = int(entry.get("DimID", 0))
+        name = AXES.get(number, f"axis{number}")
         distance: float | None = abs(length) / (size - 1) if size > 1 else None
         if name != "t" and distance is not None:
             distance = micrometres(distance, entry.get("Unit"))
-        axes[name] = Axis(size, int(entry.get("BytesInc", 0)), distance or None)
+        axes[name] = Axis(name, size, int(entry.get("BytesInc", 0)), distance or None)
+    others = [letter for letter in axes if letter not in "xy"]
+    if "y" not in axes and others:
+        axes["y"] = axes.pop("z" if "z" in others else others[0])
     return axes
 
 

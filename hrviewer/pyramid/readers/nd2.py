@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ class Nd2Reader(FrameReader):
 
     suffixes: ClassVar[tuple[str, ...]] = (".nd2",)
     package: ClassVar[str] = "nd2"
+    failure: ClassVar[str] = "cannot be read by nd2"
     _file: Any = None
 
     def open_file(self, path: Path) -> list[Series]:
@@ -45,8 +45,8 @@ class Nd2Reader(FrameReader):
         count = sizes.get(POSITION, 1)
         return [Series(str(i), (names[i : i + 1] or [""])[0], shape) for i in range(count)]
 
-    def load(self, index: int) -> tuple[dict[str, int], list[ChannelInfo], bool]:
-        """Read the metadata; see `FrameReader.load`."""
+    def describe(self, index: int) -> tuple[dict[str, int], list[ChannelInfo], bool]:
+        """Read the metadata; see `FrameReader.describe`."""
         file, sizes = self._file, self._file.sizes
         self._position = index
         self._attributes = attributes = file.attributes
@@ -67,18 +67,30 @@ class Nd2Reader(FrameReader):
         count = sizes.get(CHANNEL, 1)
         return axes, infos if len(infos) == count else [ChannelInfo()] * count, False
 
+    def holds_frame(self) -> bool:
+        """Whether the file has the frame; nd2 itself would return zeros for one that it lacks."""
+        sizes = self._file.sizes
+        loops = [axis for axis in sizes if axis not in "CYXS"]
+        at = [self._position if a == POSITION else self.plane.get(a.lower(), 0) for a in loops]
+        number = int(np.ravel_multi_index(at, [sizes[a] for a in loops])) if loops else 0
+        self._frame_number = number
+        offsets = getattr(self._file._rdr, "_frame_offsets", None)  # not in files of old versions
+        if offsets is None:
+            return True
+        attributes = self._attributes
+        size = 0 if attributes.compressionType else attributes.heightPx * attributes.widthBytes
+        end = Path(str(self.path)).stat().st_size
+        return number in offsets and offsets[number] + size <= end
+
     def read_frame(self) -> Sequence[Pixels]:
         """Return the channels of the plane; colours are stored as blue, green, red."""
         file, attributes = self._file, self._attributes
-        loops = [axis for axis in file.sizes if axis not in "CYXS"]
-        at = [self._position if a == POSITION else self.plane.get(a.lower(), 0) for a in loops]
-        number = int(np.ravel_multi_index(at, [file.sizes[a] for a in loops])) if loops else 0
-        h, w, c = attributes.heightPx, attributes.widthPx, attributes.componentCount
+        h, w = attributes.heightPx, attributes.widthPx
         if attributes.compressionType is not None:
-            self.check_decoded(math.prod((h, w, c)) * self.dtype.itemsize)
+            self.check_decoded(h * w * attributes.componentCount * self.dtype.itemsize)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            frame = np.asarray(file.read_frame(number))
+            frame = np.asarray(file.read_frame(self._frame_number))
         if file.sizes.get("S", 1) == 3:
             colours = frame.reshape(h, w, 3)
             return [colours[..., i] for i in (2, 1, 0)]

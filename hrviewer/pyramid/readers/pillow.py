@@ -10,21 +10,17 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from hrviewer.errors import ImageReadError, ParameterError, short_message
-from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import (
     PREVIEW_ONLY,
-    ChannelSelection,
-    Reader,
     UnsupportedFormat,
-    reporting,
 )
+from hrviewer.pyramid.readers.file_reader import FileReader, Selection
 from hrviewer.pyramid.readers.picture_header import png_mode, stored_bits
 from hrviewer.pyramid.readers.png_check import holds_all_rows
 from hrviewer.pyramid.series import Series
@@ -39,6 +35,9 @@ FORMATS = (
 )
 """Pillow's formats that are opened: those that Pillow itself decodes. It would start Ghostscript
 for EPS, and decoders of other formats are little tested."""
+
+ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
+"""Formats whose frames are moments in time."""
 
 TILE = 512
 IN_MEMORY_LIMIT = 64_000_000
@@ -89,11 +88,15 @@ def picture_size(path: str) -> tuple[int, int]:
         return int(image.height), int(image.width)
 
 
-class PillowReader(Reader):
+class PillowReader(FileReader):
     """One image file, read by Pillow."""
 
     priority = 20
     in_memory = True
+    failure: ClassVar[str] = "cannot be read"
+    failure_kind: ClassVar[type[ImageReadError]] = ImageReadError
+    _decoded: np.ndarray[Any, np.dtype[Any]] | None = None
+    _seconds: float = 0.0
 
     @classmethod
     def supports(cls, obj: object) -> bool:
@@ -102,59 +105,40 @@ class PillowReader(Reader):
             return False
         return _format_of(obj) not in (None, "TIFF")
 
-    @classmethod
-    def open(
-        cls,
-        obj: object,
-        *,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> Self:
-        """Read an image's header."""
-        path = Path(str(obj))
-        with reporting(f"{path.name} cannot be read"), _open_header(str(path)) as image:
-            return cls(path, image, plane, channels, series)
+    def load(self, path: Path, selection: Selection) -> None:
+        """Read the metadata."""
+        self._lock = threading.Lock()
+        with _open_header(str(path)) as image:
+            self._load_header(path, image, selection)
 
-    def __init__(
-        self,
-        path: Path,
-        image: Any,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> None:
-        self.name, self.path = path.name, str(path)
-        self.notes = [UNKNOWN_PIXEL_SIZE]
+    def _load_header(self, path: Path, image: Any, selection: Selection) -> None:
+        self.notes.append(UNKNOWN_PIXEL_SIZE)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageReadError(
                 f"{path.name} has {width * height / 1e6:.0f} megapixels, too many to keep in "
                 'memory: pip install "hrviewer[pictures]" streams it into the cache'
             )
-        self.fingerprint = fingerprint.of_files([path])
-        self.set_plane({}, plane)
+        frames = image.n_frames if image.format in ANIMATED else 1
+        self.set_plane({"t": frames} if frames > 1 else {}, selection.plane)
         self._mode = _output_mode(image.mode, "transparency" in image.info)
         self.dtype = np.dtype(NATIVE_MODES[self._mode])
         self._deep = False
-        if self._mode in COLOUR_MODES and (bits := stored_bits(self.path, image)) > 8:
-            upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
-            mode = png_mode(self.path) if image.format == "PNG" else None
-            if mode and upright and "transparency" not in image.info:
+        if self._mode in COLOUR_MODES and (bits := stored_bits(str(path), image)) > 8:
+            plain = frames == 1 and image.getexif().get(EXIF_ORIENTATION, 1) == 1
+            mode = png_mode(str(path)) if image.format == "PNG" else None
+            if mode and plain and "transparency" not in image.info:
                 self._deep, self._mode, self.dtype = True, mode, np.dtype(np.uint16)
             else:
                 self.notes.append(f"{bits} bits per channel are read as 8")
         bands = len(self._mode) if self._mode in COLOUR_MODES else 1
         self._channels, self._alpha = self.set_bands(
-            bands, channels, alpha=self._mode.endswith("A")
+            bands, selection.channels, alpha=self._mode.endswith("A")
         )
         if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
         self._shape = height, width, bands
-        self.set_series([Series("0", shape=(height, width))], series)
-        self._lock = threading.Lock()
-        self._decoded: np.ndarray[Any, np.dtype[Any]] | None = None
-        self._seconds = 0.0
+        self.set_series([Series("0", shape=(height, width))], selection.series)
         self.set_levels([((height, width, len(self._channels)), (TILE, TILE))])
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
@@ -203,6 +187,8 @@ class PillowReader(Reader):
         from PIL import ImageOps
 
         with _open_header(str(self.path)) as image:
+            if self.plane:
+                image.seek(self.plane["t"])
             ImageOps.exif_transpose(image, in_place=True)
             return np.asarray(_convert(image, self._mode), self.dtype)
 

@@ -7,21 +7,14 @@ with its share of the files' size.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import (
-    ChannelInfo,
-    ChannelSelection,
-    Reader,
-    UnsupportedFormat,
-    native_dtype,
-    reporting,
-)
+from hrviewer.pyramid.readers.base import ChannelInfo, native_dtype
+from hrviewer.pyramid.readers.file_reader import FileReader, Selection, has_package, tile_window
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
@@ -32,64 +25,45 @@ TILE = 512
 DRIVERS = {".vsi": "VSI", ".czi": "CZI"}
 
 
-class SlideioReader(Reader):
+class SlideioReader(FileReader):
     """One image of a file, read by slideio."""
 
     priority: ClassVar[int] = 65
+    failure: ClassVar[str] = "cannot be read by slideio"
 
     @classmethod
     def supports(cls, obj: object) -> bool:
         """Whether it is a file with a suffix that slideio reads best, and slideio is there."""
         if not isinstance(obj, str) or Path(obj).suffix.lower() not in DRIVERS:
             return False
-        try:
-            import slideio  # noqa: F401
-        except ImportError:  # the next reader names what is missing
-            return False
-        return Path(obj).is_file()
+        return has_package("slideio") and Path(obj).is_file()
 
     @classmethod
-    def open(
-        cls,
-        obj: object,
-        *,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> Self:
-        """Open an image."""
+    def files(cls, path: Path) -> Sequence[Path]:
+        """Return the file, and those in the folder that belongs to a VSI."""
+        folder = path.with_name(f"_{path.stem}_")
+        beside = sorted(folder.rglob("*")) if folder.is_dir() else []
+        return [path, *(file for file in beside if file.is_file())]
+
+    def load(self, path: Path, selection: Selection) -> None:
+        """Read the metadata."""
         import slideio
 
-        path = Path(str(obj))
-        with reporting(f"{path.name} cannot be read by slideio", UnsupportedFormat):
-            slide = slideio.open_slide(str(path), DRIVERS[path.suffix.lower()])
-            return cls(path, slide, plane, channels, series)
-
-    def __init__(
-        self,
-        path: Path,
-        slide: Any,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> None:
-        self.name, self.path, self.notes = path.name, str(path), []
-        files = [path, *_sibling_files(path)]
-        self.fingerprint = fingerprint.of_files(files)
-        self._slide, self._lock = slide, threading.Lock()
+        self._lock = threading.Lock()
+        self._slide = slide = slideio.open_slide(str(path), DRIVERS[path.suffix.lower()])
         scenes = [slide.get_scene(i) for i in range(slide.num_scenes)]
         listed = [
             Series(str(i), scene.name, (scene.size[1], scene.size[0]))
             for i, scene in enumerate(scenes)
         ]
-        self._scene = scene = scenes[self.set_series(listed, series)]
+        self._scene = scene = scenes[self.set_series(listed, selection.series)]
         width, height = scene.size
         sizes = {"t": int(scene.num_t_frames), "z": int(scene.num_z_slices)}
-        self.set_plane({axis: size for axis, size in sizes.items() if size > 1}, plane)
+        self.set_plane({axis: size for axis, size in sizes.items() if size > 1}, selection.plane)
         infos = [ChannelInfo(scene.get_channel_name(i) or "") for i in range(scene.num_channels)]
         self.dtype = native_dtype(self.name, np.dtype(scene.get_channel_data_type(0)))
         is_rgb = len(infos) == 3 and self.dtype == np.uint8 and not any(i.name for i in infos)
-        self._channels = self.set_channels(infos, channels, is_rgb=is_rgb)
+        self._channels = self.set_channels(infos, selection.channels, is_rgb=is_rgb)
         x, y = (float(side) * 1e6 for side in scene.resolution)
         if x > 0 and y > 0:
             self.pixel_size = y, x
@@ -97,7 +71,8 @@ class SlideioReader(Reader):
             self.notes.append(UNKNOWN_PIXEL_SIZE)
         if sizes["z"] > 1 and scene.z_resolution > 0:
             self.plane_steps = {"z": float(scene.z_resolution) * 1e6}
-        self._bytes_per_pixel = sum(file.stat().st_size for file in files) / (width * height)
+        stored = sum(file.stat().st_size for file in self.files(path))
+        self._bytes_per_pixel = stored / (width * height)
         self._shapes = [(height, width)]
         for i in range(1, scene.num_zoom_levels):
             scale = scene.get_zoom_level_info(i).scale
@@ -108,8 +83,7 @@ class SlideioReader(Reader):
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Decode a region."""
         (height, width), (full_h, full_w) = self._shapes[level], self._shapes[0]
-        y, x = row * TILE, column * TILE
-        h, w = min(TILE, height - y), min(TILE, width - x)
+        y, x, h, w = tile_window((height, width), TILE, row, column)
         down_y, down_x = full_h / height, full_w / width
         rect = round(x * down_x), round(y * down_y), round(w * down_x), round(h * down_y)
         z, t = self.plane.get("z", 0), self.plane.get("t", 0)
@@ -123,10 +97,3 @@ class SlideioReader(Reader):
             )
         pixels = np.asarray(pixels).reshape(h, w, len(self._channels))
         return DecodedTile(pixels, round(h * w * self._bytes_per_pixel))
-
-
-def _sibling_files(path: Path) -> list[Path]:
-    """Return the files in the folder that belongs to a VSI."""
-    folder = path.with_name(f"_{path.stem}_")
-    found = sorted(folder.rglob("*")) if folder.is_dir() else []
-    return [file for file in found if file.is_file()]

@@ -10,17 +10,16 @@ from __future__ import annotations
 import shutil
 import threading
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hrviewer.errors import HrviewerError, ImageReadError, write_error
 from hrviewer.paths import cache_folder
-from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.folder_cache import FolderCache
-from hrviewer.pyramid.readers.base import ChannelSelection, Reader, reporting
+from hrviewer.pyramid.readers.base import reporting
+from hrviewer.pyramid.readers.file_reader import FileReader, Selection
 from hrviewer.pyramid.readers.pillow import IN_MEMORY_LIMIT, PillowReader, picture_size
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -44,10 +43,13 @@ def import_vips() -> Any | None:
     return pyvips
 
 
-class VipsReader(Reader):
+class VipsReader(FileReader):
     """One large picture, read by libvips."""
 
     priority: ClassVar[int] = 25
+    failure: ClassVar[str] = "cannot be read"
+    failure_kind: ClassVar[type[ImageReadError]] = ImageReadError
+    _finalize: Any = None
 
     @classmethod
     def supports(cls, obj: object) -> bool:
@@ -57,39 +59,20 @@ class VipsReader(Reader):
         height, width = picture_size(obj)
         return height * width > IN_MEMORY_LIMIT and import_vips() is not None
 
-    @classmethod
-    def open(
-        cls,
-        obj: object,
-        *,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> Self:
-        """Read a picture's header."""
-        path = Path(str(obj))
-        with reporting(f"{path.name} cannot be read"):
-            return cls(path, plane, channels, series)
-
-    def __init__(
-        self,
-        path: Path,
-        plane: Mapping[str, int],
-        channels: ChannelSelection | None,
-        series: str | int | None,
-    ) -> None:
-        self.name, self.path = path.name, str(path)
-        self.notes = [UNKNOWN_PIXEL_SIZE]
-        self.fingerprint = fingerprint.of_files([path])
-        image = open_stream(self.path)
+    def load(self, path: Path, selection: Selection) -> None:
+        """Read the metadata."""
+        self.notes.append(UNKNOWN_PIXEL_SIZE)
+        image = open_stream(str(path))
         self.dtype = np.dtype(FORMATS[image.format])
         height, width, bands = image.height, image.width, image.bands
-        self.set_plane({}, plane)
-        self._channels, self._alpha = self.set_bands(bands, channels, alpha=image.hasalpha())
-        self.set_series([Series("0", shape=(height, width))], series)
+        self.set_plane({}, selection.plane)
+        self._channels, self._alpha = self.set_bands(
+            bands, selection.channels, alpha=image.hasalpha()
+        )
+        self.set_series([Series("0", shape=(height, width))], selection.series)
         self._size = path.stat().st_size
         self._stream = _Conversion(
-            self.path, self.fingerprint, (height, width, bands), self.dtype, self.name
+            str(path), self.fingerprint, (height, width, bands), self.dtype, self.name
         )
         self._finalize = weakref.finalize(self, self._stream.cancel)
         self.set_levels([((height, width, len(self._channels)), (TILE, TILE))])
@@ -112,7 +95,8 @@ class VipsReader(Reader):
 
     def close(self) -> None:
         """Stop the conversion, if it goes on."""
-        self._finalize()
+        if self._finalize is not None:
+            self._finalize()
 
 
 def open_stream(path: str) -> Any:
