@@ -80,6 +80,9 @@ SELECTED = (0.01, 0.03, 0.1, 0.3)
 SAFE_QUANTILES = 0.01, 0.99
 """Measured on few images, quantiles are uncertain: those of 98 % stand for 95 %."""
 
+PREDICTION_QUANTILES = 0.015, 0.985
+"""The same of predictions, whose sums over more cells are measured."""
+
 
 @dataclass(frozen=True)
 class CountPairs:
@@ -176,18 +179,27 @@ class Remainders:
     predicted, variance, exact, total : ndarray, shape (n,)
         Predictions of a scout or scanner, their variances, the counts of ``main`` there, and its
         count of the whole image.
+    side : ndarray, shape (n,)
+        Side of the image or region, level-0 pixels.
     """
 
     predicted: Floats
     variance: Floats
     exact: Floats
     total: Floats
+    side: Floats
 
 
 def fit_prediction_error(sums: Remainders, measurement: Measurement) -> PredictionError:
-    """Return the error of predictions, by maximum likelihood."""
+    """Return the error of predictions, by maximum likelihood.
+
+    Every size of images and regions has the same weight: of large ones, which show the error that
+    all cells of an image share, there are few.
+    """
     from scipy.optimize import minimize
 
+    _, size, number = np.unique(sums.side, return_inverse=True, return_counts=True)
+    weight = 1 / number[size]
     slack = (SLACK * sums.total) ** 2 + MIN_CONSTANT**2
 
     def variance(x: Floats) -> Floats:
@@ -198,7 +210,7 @@ def fit_prediction_error(sums: Remainders, measurement: Measurement) -> Predicti
     def loss(x: Floats) -> float:
         expected = variance(x)
         return float(
-            (np.log(expected) + (sums.exact - x[0] * sums.predicted) ** 2 / expected).sum()
+            weight @ (np.log(expected) + (sums.exact - x[0] * sums.predicted) ** 2 / expected)
         )
 
     starts = [
@@ -208,7 +220,9 @@ def fit_prediction_error(sums: Remainders, measurement: Measurement) -> Predicti
             for start in starts]  # fmt: skip
     best = min(fits, key=lambda fit: float(fit.fun)).x
     scores = (sums.exact - best[0] * sums.predicted) / np.sqrt(variance(best))
-    low, high = np.quantile(scores, SAFE_QUANTILES)
+    low, high = np.quantile(
+        scores, PREDICTION_QUANTILES, weights=weight, method="inverted_cdf"
+    )
     return PredictionError(
         **measurement.model_dump(),
         ratio=round(float(best[0]), 3),
@@ -238,7 +252,7 @@ def sum_remainders(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remai
         for selected in SELECTED:
             left = order[int(selected * len(order)) :]
             rows.append((predicted[left].sum(), variance[left].clip(0).sum(), counts[left].sum(),
-                         counts.sum()))  # fmt: skip
+                         counts.sum(), side))  # fmt: skip
         print(f"{name} {side} {seed}", file=sys.stderr)
     return Remainders(*np.array(rows).T)
 
@@ -253,7 +267,8 @@ def sum_regions(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remainde
         while region >= MIN_REGION:
             predicted, variance = sum_blocks(found.values[:2], region // found.cell).reshape(2, -1)
             counts = sum_blocks(exact.values[0], region // exact.cell).ravel()
-            parts.append(np.array([predicted, variance.clip(0), counts, counts]))
+            of_region = np.full(len(counts), float(region))
+            parts.append(np.array([predicted, variance.clip(0), counts, counts, of_region]))
             region //= 2
         print(f"{name} {side} {seed}: {parts[-1][0].sum():.1f} of {counts.sum():.1f}",
               file=sys.stderr)  # fmt: skip

@@ -128,24 +128,34 @@ def test_a_measured_error_corrects_the_count_and_gives_its_interval() -> None:
     assert estimate.interval is None
 
 
-def test_a_check_by_main_gives_the_interval_and_leaves_the_count() -> None:
-    class Half(Counter):
+@pytest.mark.parametrize(("part", "corrected"), [(1.0, False), (0.97, False), (0.5, True)])
+def test_a_check_by_main_gives_the_interval_and_corrects_biased_tokens(part, corrected) -> None:
+    class Part(Counter):
         def run_tokens(self, *args: Any, **options: Any) -> Any:
-            return super().run_tokens(*args, **options) / 2
+            return super().run_tokens(*args, **options) * part
 
     image = tiles(1024, 1024)
-    estimate, requests, record = run(image, make_bundle(transformer=Half()))
-    assert estimate.values == pytest.approx([red(image) / 2], rel=1e-5)
+    estimate, requests, record = run(image, make_bundle(transformer=Part()))
     low, high = estimate.interval or (0, 0)
     assert low < red(image) < high
     assert (high - low) / 2 < 0.2 * red(image)
+    assert estimate.values is not None
+    total = float(estimate.values.sum())
+    assert low < total < high
+    tokens_alone = red(image) * part
+    if corrected:
+        assert abs(total - red(image)) < abs(tokens_alone - red(image)) / 4
+        assert f"correct the tokens' total of {tokens_alone:,.0f}" in estimate.note
+    else:
+        assert total == pytest.approx(tokens_alone, rel=1e-5)
+        assert "indicate a total of" in estimate.note
     measured = [request for request in requests if request.role == "main"]
     assert sum(len(request.patches) for request in measured) == 16
     assert {request.target for request in measured} == {None}
     assert "16 cells drawn at random and measured by main" in estimate.note
-    assert np.nansum(record.output.values) == pytest.approx(red(image) / 2, rel=1e-5)
-    unchecked, _, _ = run(image, make_bundle(transformer=Half()), check=0)
-    assert unchecked.values == pytest.approx(estimate.values)
+    assert np.nansum(record.output.values) == pytest.approx(tokens_alone, rel=1e-5)
+    unchecked, _, _ = run(image, make_bundle(transformer=Part()), check=0)
+    assert unchecked.values == pytest.approx([tokens_alone], rel=1e-5)
     # A part of a region has none: there are too many parts.
     whole: Any = None
     assert Transformer().as_part(whole, whole, TransformerParams())[1].check == 0

@@ -178,31 +178,53 @@ def resample_onto(
                 (x, w, values.shape[2], image.w),
             )
         )
-        rows, down = overlap_fractions(next(sources), core.y, core.y1, ys)
-        columns, across = overlap_fractions(next(sources), core.x, core.x1, xs)
-        total[:, rows, columns] += down @ values @ across.T
+        down = _Overlap.of(next(sources), core.y, core.y1, ys)
+        across = _Overlap.of(next(sources), core.x, core.x1, xs)
+        if len(down.targets) and len(across.targets):
+            total[:, down.targets[:, None], across.targets] += across.add(
+                down.add(values, axis=1), axis=2
+            )
     return total
 
 
-def overlap_fractions(
-    source: Floats, low: int, high: int, target: NDArray[np.int64]
-) -> tuple[slice, Floats]:
-    """Return the fractions of sources within ``[low, high)`` that overlap each target.
+@dataclass(frozen=True)
+class _Overlap:
+    """Pieces into which the edges of targets cut sources along an axis.
 
-    Returns
-    -------
-    slice
-        The targets that overlap.
-    ndarray, shape (targets, sources)
-        The fraction of each source.
+    Attributes
+    ----------
+    sources : ndarray of int, shape (n,)
+        The source of each piece, in order.
+    fractions : ndarray, shape (n,)
+        Its fraction of the source.
+    targets, starts : ndarray of int, shape (m,)
+        The targets that overlap sources, and the first piece of each.
     """
-    first = max(0, int(np.searchsorted(target, low, "right")) - 1)
-    last = max(first, min(len(target) - 1, int(np.searchsorted(target, high, "left"))))
-    edges = np.clip(target[first : last + 1], low, high)
-    upper = np.minimum(edges[1:, None], source[None, 1:])
-    lower = np.maximum(edges[:-1, None], source[None, :-1])
-    lengths = np.diff(source)
-    return slice(first, last), np.clip(upper - lower, 0, None) / np.where(lengths > 0, lengths, 1)
+
+    sources: NDArray[np.intp]
+    fractions: Floats
+    targets: NDArray[np.intp]
+    starts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, source: Floats, low: int, high: int, target: NDArray[np.int64]) -> _Overlap:
+        """Cut sources with these edges, as far as they lie within ``[low, high)``."""
+        first, last = max(float(low), source[0], target[0]), min(float(high), source[-1], target[-1])
+        inside = np.concatenate([source, target.astype(float)])
+        edges = np.unique(np.append(inside[(inside > first) & (inside < last)], [first, last]))
+        left = edges[:-1] if last > first else edges[:0]
+        sources = np.searchsorted(source, left, "right") - 1
+        lengths = source[sources + 1] - source[sources]
+        target_of = np.searchsorted(target, left, "right") - 1
+        starts = np.flatnonzero(np.diff(target_of, prepend=-1))
+        return cls(sources, np.diff(edges)[: len(left)] / lengths, target_of[starts], starts)
+
+    def add(self, values: Floats, axis: int) -> Floats:
+        """Sum values along an axis over the targets; a cut value by its fractions."""
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        pieces = np.take(values, self.sources, axis) * self.fractions.reshape(shape)
+        return np.asarray(np.add.reduceat(pieces, self.starts, axis))
 
 
 def cell_value(context: PlanContext, patch: Patch, value: Floats) -> Floats:

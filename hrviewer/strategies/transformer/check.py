@@ -1,7 +1,8 @@
 """A check of tokens' predictions by ``main``, on cells drawn at random.
 
 Predictions are summed in cells; ``main`` measures some, which give the ratio of both counts, and
-the interval. The estimate stays the sum of all tokens, as in every part of the region.
+the interval. The estimate stays the sum of all tokens, as in every part of the region, unless it
+lies outside: then the tokens are biased on this image, and the ratio corrects them.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from hrviewer.strategies.estimation.coarse_pass import (
     scout_predicts_counts,
     scout_scale,
 )
-from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling_grid import resample_onto
 from hrviewer.strategies.estimation.stand_in import StandIn
 from hrviewer.strategies.estimation.tile_sample import scaled_to_region
@@ -270,15 +269,20 @@ class _Totals:
             )
         if values is None:
             return Estimate(None, note="; ".join([*notes, "too little for an estimate"]))
-        if checked is not None:
-            interval: Interval | None = checked.interval
-            found = f"{checked.drawn} cells drawn at random and measured by main"
-            notes.append(f"{found} indicate a total of {checked.values.sum():,.0f}")
-        else:
+        corrected, known = self._stand_in.correct(values), self._stand_in.note()
+        if checked is None:
             variance = float(self._sums[k : 2 * k].sum())
             interval = self._stand_in.interval(values, variance) if self.complete else None
-        corrected = self._stand_in.correct(values)
-        return Estimate(corrected, interval, "; ".join([*notes, self._stand_in.note()]))
+            return Estimate(corrected, interval, "; ".join([*notes, known]))
+        low, high = checked.interval
+        total, indicated = float(corrected.sum()), float(checked.values.sum())
+        found = f"{checked.drawn} cells drawn at random and measured by main"
+        if low <= total <= high:
+            notes += [f"{found} indicate a total of {indicated:,.0f}", known]
+        else:  # the tokens are biased here
+            corrected = checked.values
+            notes.append(f"{found} correct the tokens' total of {total:,.0f}")
+        return Estimate(corrected, checked.interval, "; ".join(notes))
 
 
 @dataclass(frozen=True)
