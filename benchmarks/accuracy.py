@@ -81,7 +81,7 @@ SAFE_QUANTILES = 0.01, 0.99
 """Measured on few images, quantiles are uncertain: those of 98 % stand for 95 %."""
 
 PREDICTION_QUANTILES = 0.015, 0.985
-"""The same of predictions, whose sums over more cells are measured."""
+"""The same of what stands for ``main``: of its predictions, and of its counts by scale."""
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,7 @@ def fit_prediction_error(sums: Remainders, measurement: Measurement) -> Predicti
             for start in starts]  # fmt: skip
     best = min(fits, key=lambda fit: float(fit.fun)).x
     scores = (sums.exact - best[0] * sums.predicted) / np.sqrt(variance(best))
-    low, high = np.quantile(
-        scores, PREDICTION_QUANTILES, weights=weight, method="inverted_cdf"
-    )
+    low, high = np.quantile(scores, PREDICTION_QUANTILES, weights=weight, method="inverted_cdf")
     return PredictionError(
         **measurement.model_dump(),
         ratio=round(float(best[0]), 3),
@@ -275,9 +273,9 @@ def sum_regions(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remainde
     return Remainders(*np.concatenate(parts, axis=1))
 
 
-def parse_sizes(text: str) -> Iterator[tuple[int, int]]:
+def parse_sizes(text: str, first: int = FIRST_SEED) -> Iterator[tuple[int, int]]:
     """Yield side and seed of each synthetic image."""
-    seed = FIRST_SEED
+    seed = first
     for part in text.split(","):
         side, _, count = part.partition("x")
         for _ in range(int(count)):
@@ -350,7 +348,7 @@ def measure_curve(
     first = ScalePoint(scale=1, gain=1)
     smoothed = with_neighbours_errors(points)
     scores = np.concatenate([score_counts(point, found[point.scale], native) for point in smoothed])
-    low, high = np.quantile(scores, SAFE_QUANTILES)
+    low, high = np.quantile(scores, PREDICTION_QUANTILES)
     return ScaleCurve(
         **measurement.model_dump(),
         points=(first, *smoothed),

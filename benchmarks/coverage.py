@@ -2,6 +2,7 @@
 
     python -m benchmarks.coverage --out coverage.jsonl
     python -m benchmarks.coverage --out coverage.jsonl --table
+    python -m benchmarks.coverage --out partial.jsonl --partial
     python -m benchmarks.coverage --out trial.jsonl --first 10100 --sizes 2048x10x4 --models crowd
 
 Every strategy runs on synthetic images of several sizes, with several seeds of its own, against the
@@ -36,16 +37,20 @@ from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
 
 __all__ = ["Pair", "main", "summarize"]
 
-IMAGES = {"crowd": ("crowd", 11_100), "nuclei": ("tissue", 11_200)}
+IMAGES = {"crowd": ("crowd", 11_400), "nuclei": ("tissue", 11_440)}
 """Synthetic image of each model, and the first seed of its block for reports."""
 
-SIZES = "2048x16x4,4096x12x4,8192x6x2"
+SIZES = "2048x18x4,4096x7x3,8192x5x2"
 """Sides, how many images of each, and with how many seeds of a strategy."""
 
 STRATEGIES = (
-    "zoom,zoom:method=sampling,zoom:method=quadtree,scanner,transformer,compression,uniform,"
-    "patches@60%,scanner@15%,compression@60%"
+    "zoom,zoom:method=sampling,zoom:method=quadtree,scanner,transformer,compression,uniform"
 )
+PARTIAL = "patches@60%,scanner@15%,compression@60%"
+"""Budgets that pay for a part of the image alone."""
+PARTIAL_SIZES, PARTIAL_SEED = "3072x20x1", 11_500
+"""The images on which they are measured."""
+
 FIXED = "compression", "uniform"
 """Strategies without random draws."""
 
@@ -237,10 +242,15 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--models", default="crowd,nuclei")
     parser.add_argument("--sizes", default=SIZES, help="sides, numbers of images and seeds of each")
     parser.add_argument("--strategies", default=STRATEGIES)
+    parser.add_argument(
+        "--partial", action="store_true", help="budgets for a part, on 20 images of each model"
+    )
     parser.add_argument("--first", type=int, help="first seed of the images, instead of reports'")
     parser.add_argument("--maps", type=Path, help="folder of outputs; in the cache by default")
     parser.add_argument("--table", action="store_true", help="print the table of measured runs")
     options = parser.parse_args(None if arguments is None else list(arguments))
+    if options.partial:
+        options.strategies, options.sizes, options.first = PARTIAL, PARTIAL_SIZES, PARTIAL_SEED
     pairs = []
     if options.out.exists():
         pairs = [Pair(**json.loads(line)) for line in options.out.read_text("utf-8").splitlines()]

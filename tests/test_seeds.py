@@ -19,7 +19,7 @@ CHOOSE, REPORT = range(10_000, 11_000), range(11_100, 11_900)
 NEVER = range(11_900, 12_000)
 RULES = {"hrviewer/pyramid/synthetic.py", "tests/test_seeds.py", "tests/pyramid/test_synthetic.py"}
 """The files that state which seeds there are."""
-REPORTING = {"docs/families.py", "benchmarks/coverage.py"}
+REPORTING = {"docs/families.py", "benchmarks/coverage.py", "benchmarks/scale_curve.py"}
 """The scripts of published figures."""
 
 NUMBER = re.compile(r"(?<![\w.#])1[01]_?\d{3}(?![\w.])")

@@ -154,7 +154,8 @@ class ScalePoint(CardSection):
         The counts over those at native scale: 1.3 if they are 30 % too high.
     per_object, relative
         The counts over `gain` differ from those at native scale by the standard deviation
-        ``sqrt(per_object * c + (relative * c)²)``, where ``c`` is the corrected count.
+        ``sqrt(per_object * (c + 1) + (relative * c)²)``, where ``c`` is the corrected count: that
+        nothing was found at a scale is not certain.
     """
 
     scale: PositiveFloat
@@ -165,7 +166,7 @@ class ScalePoint(CardSection):
     def deviation(self, count: float) -> float:
         """Return the standard deviation of a corrected count from that at native scale."""
         count = max(count, 0.0)
-        return math.sqrt(self.per_object * count + (self.relative * count) ** 2)
+        return math.sqrt(self.per_object * (count + 1) + (self.relative * count) ** 2)
 
 
 class ScaleCurve(Measurement):

@@ -82,11 +82,11 @@ def test_the_interval_is_that_of_a_sum() -> None:
     half = 1.96 * math.sqrt((8 * 0.1) ** 2 + 5)
     assert (low + high) / 2 == pytest.approx(10 + 7.2)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-5)
-    # Measurements with less context than needed may be wrong by 1 %.
+    # Measurements with less context than needed may be wrong by 1.5 %.
     wider = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(
         known, prediction, spread, context_error(32, 96)
     )
-    wide = math.hypot(half, 0.1)
+    wide = math.hypot(half, 0.15)
     assert wider == pytest.approx((17.2 - wide, 17.2 + wide), rel=1e-5)
     assert context_error(96, 96) == 0
     # The total is at least what was measured.

@@ -209,7 +209,10 @@ class _Overlap:
     @classmethod
     def of(cls, source: Floats, low: int, high: int, target: NDArray[np.int64]) -> _Overlap:
         """Cut sources with these edges, as far as they lie within ``[low, high)``."""
-        first, last = max(float(low), source[0], target[0]), min(float(high), source[-1], target[-1])
+        first, last = (
+            max(float(low), source[0], target[0]),
+            min(float(high), source[-1], target[-1]),
+        )
         inside = np.concatenate([source, target.astype(float)])
         edges = np.unique(np.append(inside[(inside > first) & (inside < last)], [first, last]))
         left = edges[:-1] if last > first else edges[:0]
