@@ -1,9 +1,9 @@
-"""Counts by scale, corrected by the card's curve, on other images: ``python -m benchmarks.scale_curve``.
+"""Counts by scale, corrected, on other images: ``python -m benchmarks.scale_curve``.
 
     python -m benchmarks.scale_curve crowd --images crowd
     python -m benchmarks.scale_curve nuclei --images tissue
 
-The curve was measured on images to choose by (`benchmarks.accuracy` with ``--scales``). This runs
+The card's curve was measured on images to choose by (`benchmarks.accuracy ... --scales`). This runs
 ``main`` on images of a block for reports at native scale and at others, and prints one JSON object,
 for each scale and for all together:
 

@@ -9,9 +9,11 @@ import pytest
 
 from benchmarks.accuracy import (
     CountPairs,
+    Remainders,
     coverage,
     fit_count_error,
     fit_deviation,
+    fit_prediction_error,
     parse_scales,
     parse_sizes,
     write_accuracy,
@@ -47,6 +49,19 @@ def test_intervals_hold_true_counts_of_other_images() -> None:
     # Images without objects have no error to learn from, but are not certain.
     empty = CountPairs(np.zeros(50), np.zeros(50), np.full(50, 2048))
     assert fit_count_error(empty, ORIGIN).deviation(0) >= 0.3
+
+
+def test_the_error_that_an_image_shares_is_found_though_there_are_few_large_images() -> None:
+    rng = np.random.default_rng(5)
+    side = np.repeat([1024.0, 8192.0], [400, 12])
+    predicted = np.where(side == 1024, 10.0, 1000.0)
+    shared = 1 + 0.1 * rng.standard_normal(len(side))
+    exact = predicted * shared + rng.standard_normal(len(side)) * np.sqrt(0.5 * predicted)
+    sums = Remainders(predicted, np.zeros_like(predicted), exact, exact, side)
+    found = fit_prediction_error(sums, ORIGIN)
+    assert 0.06 < found.ratio_deviation < 0.14
+    assert 0.3 < found.per_object < 0.7
+    assert found.ratio == pytest.approx(1, abs=0.05)
 
 
 def test_a_figure_replaces_that_of_its_domain(tmp_path) -> None:

@@ -29,8 +29,8 @@ Floats = NDArray[np.float64]
 
 TINY = 1e-12
 CONTEXT_ERROR = 0.015
-"""Half of the 95 % interval of counts with the context that a card declares sufficient, relative: by
-the cards of both bundles they are off by 0.4 to 0.9 % in the mean."""
+"""Half of the 95 % interval of counts with the context that a card declares sufficient, relative:
+by the cards of both bundles they are off by 0.4 to 0.9 % in the mean."""
 
 
 @dataclass(frozen=True)
