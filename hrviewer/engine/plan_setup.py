@@ -24,6 +24,9 @@ __all__ = ["build_context"]
 
 log = logging.getLogger(__name__)
 
+SMALLEST = 1 / 64
+"""Part of a tile that a default budget pays for at least, in an image however small."""
+
 
 class _ModelInfos(Mapping[str, ModelInfo]):
     """Descriptions of loaded models, as policies get them."""
@@ -120,7 +123,8 @@ def build_context(
     elif strategy.default_budget is not None:
         tile = main.card.input.tile
         minimum = strategy.default_tiles * main.flops(tile, tile)
-        flops = max(strategy.default_budget * full_flops, min(minimum, full_flops))
+        smallest = main.flops(tile, tile) * (1.0 if main.card.input.fixed else SMALLEST)
+        flops = max(strategy.default_budget * full_flops, min(minimum, full_flops), smallest)
     else:
         flops = math.inf
     context = PlanContext(

@@ -110,7 +110,7 @@ class Strategy(ABC):
         output of an earlier run.
     default_budget : float, optional
         Default budget, as a fraction of the FLOPs of running ``main`` on every pixel; None for
-        no limit.
+        no limit. It pays for a small input at least.
     default_tiles : float
         Tiles of ``main`` that the default budget pays for at least: on a small image a few more
         tiles cost little, and fewer are too few for an estimate.

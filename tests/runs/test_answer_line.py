@@ -67,6 +67,17 @@ def test_terminal_notebook_report_and_repr_have_the_same_line(answered, tmp_path
     assert html.escape(line) in (tmp_path / "report.html").read_text("utf-8")
 
 
+@pytest.mark.parametrize("side", [4, 12])
+def test_a_default_budget_pays_for_an_image_however_small(side, tmp_path):
+    small = run(IMAGE[:side, : 2 * side], bundle(), "uniform", cache="off", progress=False,
+                out=tmp_path / "a.run.zarr")  # fmt: skip
+    assert small.estimate is not None
+    assert format_estimate(small.estimate).split("things")[1] in (
+        " (rough)",
+        " (exhaustive; rough as a true count)",
+    )
+
+
 def test_the_report_of_a_comparison_has_the_lines_and_the_intervals(tmp_path):
     photo = tmp_path / "photo.png"
     Image.fromarray(IMAGE).save(photo)

@@ -166,6 +166,9 @@ def test_a_budget_pays_for_random_samples_first() -> None:
     assert (main.inferred, [len(request.patches) for request in requests]) == (2, [5, 2])
     assert "5 of 12 tiles were processed, drawn at random" in estimate.note
     assert estimate.values is None
+    estimate, requests, _, _ = scan(image, Bright("scanner"), 1.0)
+    assert (requests, estimate.values, estimate.coverage) == ([], None, 0)
+    assert "0 of 12 tiles were processed" in estimate.note
 
 
 @pytest.mark.parametrize("tile", [64, 32, 48])

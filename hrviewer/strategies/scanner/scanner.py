@@ -70,6 +70,8 @@ class Scanner(Strategy):
         scan = yield from run_scan(context, params)
         if isinstance(scan, Estimate):
             return scan
+        if not scan.done:
+            return Estimate(None, note=scan.sample.note(0, None), coverage=scan.coverage)
         grid, prediction, n = scan.grid, scan.prediction, len(scan.grid.patches)
         if not has_shares:
             yield from scan.publish(prediction.values)
