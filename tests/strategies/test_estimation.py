@@ -359,3 +359,15 @@ def test_batch_size_of_updates():
         10,
         BATCH_SIZE,
     ]
+
+
+def test_draws_that_found_nothing_give_no_interval():
+    nothing = np.zeros((12, 1))
+    estimator = SamplingEstimator(nothing, np.ones(12), 6, np.random.default_rng(0))
+    estimator.add(nothing[estimator.order])
+    assert estimator.fixed_interval is None
+    bounded = SamplingEstimator(
+        nothing, np.ones(12), 6, np.random.default_rng(0), upper_bounds=np.ones(12)
+    )
+    bounded.add(nothing[bounded.order])
+    assert bounded.fixed_interval is not None

@@ -50,6 +50,9 @@ PRIOR = 5.0
 MIN_ROUNDS = 3
 """Minimum number of rounds for an interval."""
 
+MIN_FOUND = 1.0
+"""Minimum number of objects in the measured cells for an interval of a count without bounds."""
+
 TARGET_ROUNDS = 24
 """Minimum number of rounds with strata: with fewer, Student's interval widens too much."""
 
@@ -376,7 +379,10 @@ class SamplingEstimator:
 
     @property
     def fixed_interval(self) -> Interval | None:
-        """The total's 95 % interval, for a number of draws that was fixed beforehand."""
+        """The total's 95 % interval, for a number of draws that was fixed beforehand.
+
+        None after few draws, or if they found nothing: that gives no scale of what there may be.
+        """
         if self.complete:
             total = float(self.estimate.sum())
             return total, total
@@ -385,6 +391,8 @@ class SamplingEstimator:
         weights = self._weights[: len(self._terms)]
         low, high = student(np.array(self._terms).sum(axis=1), weights)
         known = float((self._known + self._measured.sum(axis=0)).sum())
+        if known < MIN_FOUND and self._upper_bounds is None:
+            return None
         if not self._replace:
             freedom = float(weights.sum() ** 2 / (weights**2).sum()) - 1
             low, high = with_skew((low, high), float(self.estimate.sum()), known, freedom)
