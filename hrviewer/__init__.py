@@ -18,6 +18,7 @@ Importing this loads neither torch, pandas nor Qt: each name is imported when it
 from __future__ import annotations
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,9 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# onnxruntime reports its use to Microsoft otherwise, from its import on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

@@ -376,6 +376,7 @@ def run_round(
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            most = resource.getrlimit(resource.RLIMIT_CPU)[1]  # which cannot be raised again
             rng = random.Random(seed)
             with report.open("a") as finds, open(os.devnull, "w") as null:
                 os.dup2(null.fileno(), 2)
@@ -384,9 +385,7 @@ def run_round(
                     data = mutate(rng.choice(seeds[kind]), rng.choice(seeds[kind]), rng)
                     current.write_bytes(kind.encode() + b"\n" + data)
                     before = time.process_time()
-                    resource.setrlimit(
-                        resource.RLIMIT_CPU, (int(before) + 3 * CPU_S, int(before) + 4 * CPU_S)
-                    )
+                    resource.setrlimit(resource.RLIMIT_CPU, (int(before) + 3 * CPU_S, most))
                     line = {"kind": kind, "problem": problem_with(kind, data, folder)}
                     if line["problem"]:
                         line["data"] = data.hex()

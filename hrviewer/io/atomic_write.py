@@ -12,7 +12,7 @@ from pathlib import Path
 from hrviewer.claims import claim
 from hrviewer.errors import HrviewerError, WriteError, write_error
 
-__all__ = ["atomic_path", "replace_file", "require_new_path"]
+__all__ = ["atomic_path", "replace_file", "require_new_path", "sync_tree"]
 
 PART_PREFIX, PART_SUFFIX, KEY_LENGTH = ".hrviewer-", ".part", 32
 """Of the names of temporary files: ``.hrviewer-KEY.part``, the key a digest of the final name."""

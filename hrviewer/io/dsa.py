@@ -70,10 +70,13 @@ def read_dsa(data: Any, path: Path) -> Iterator[Feature]:
         for element in inner["elements"]:
             try:
                 point, ring, holes = element_geometry(element)
-            except (KeyError, TypeError, ValueError, IndexError):
+                for numbers in (point, ring, *holes):
+                    if numbers is not None and not np.isfinite(numbers).all():
+                        raise ValueError("a coordinate is not finite")
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError):
                 raise GroundTruthError(
-                    f"{path.name}: element {number + 1} ({element.get('type')}) has no valid "
-                    "geometry: correct or remove it"
+                    f"{path.name}: element {number + 1} ({as_dict(element).get('type')}) has no "
+                    "valid geometry: correct or remove it"
                 ) from None
             if point is None and ring is None:
                 continue

@@ -145,7 +145,7 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
     """
     features = data
     if isinstance(data, dict):
-        features = data["features"] if data.get("type") == "FeatureCollection" else [data]
+        features = data.get("features") if data.get("type") == "FeatureCollection" else [data]
     if not isinstance(features, list):
         raise GroundTruthError(f"{path.name} is {NOT_ANNOTATIONS}")
     for number, feature in enumerate(features):

@@ -1,6 +1,7 @@
 """Every operation on files fails once, or the process ends there: nothing is lost, mixed or left.
 
-A few operations of each command by default; all of them are marked slow.
+A few operations of each command by default; all of them are slow tests, those of a comparison
+(some 600) are part of the soak.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ import numpy as np
 import pytest
 from failing_files import FailingFiles, count_operations, failing, killed, some
 from PIL import Image
-from toys import picture, toy_bundle
+from toys import Bright, Encoder, ToyBundle, picture, toy_bundle
 
 from hrviewer.errors import HrviewerError
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.io import export
 from hrviewer.io.annotations import read_annotations, write_annotations
 from hrviewer.io.features import Feature
 from hrviewer.io.image_writer import write_image
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs import Run, compare, run
+from hrviewer.runs import Run, compare, fit_head, run
 from hrviewer.runs.importers import import_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are POSIX's")
@@ -45,7 +47,7 @@ class Command:
     written, in a form that can be compared.
     """
 
-    act: partial[object]
+    act: Callable[[Path], object]
     read: Callable[[Path], object]
 
 
@@ -112,16 +114,42 @@ def read_import(folder: Path) -> object:
     return found.output.tobytes(), found.patches["value"].tolist()
 
 
+def act_fit(folder: Path, encoded: Path) -> None:
+    if not (folder / "head").exists():
+        points = np.random.default_rng(0).uniform(0, 96, (40, 2))
+        fit_head(Run(encoded), GroundTruth(points, source="points"), folder / "head")
+
+
+def annotation(number: int) -> Feature:
+    return Feature("annotation", "a", point=(float(number), 1.0), number=0)
+
+
+def act_annotate(folder: Path) -> None:
+    write_annotations(folder, [annotation(2)])
+
+
+def read_annotated(folder: Path) -> object:
+    return [feature.point for feature in read_annotations(folder)], os.listdir(folder)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image and a run of it."""
-    folder = tmp_path_factory.mktemp("made")
+    """An image, a run of it and one with embeddings."""
+    return make_folder(tmp_path_factory.mktemp("made"))
+
+
+def make_folder(folder: Path) -> Path:
     Image.fromarray(IMAGE).save(folder / "image.png")
     act_run(folder, folder / "image.png")
+    bundle = ToyBundle(main=Bright(), encoder=Encoder())
+    run(IMAGE, bundle, "compression", out=folder / "encoded.run.zarr", cache="off")
     return folder
 
 
-NAMES = ("run", "compare", "convert", "import", "export geojson", "export ome-zarr", "export csv")
+SHORT = ("run", "convert", "import", "fit", "annotate",
+         "export geojson", "export ome-zarr", "export csv")  # fmt: skip
+NAMES = (*SHORT, "compare")
+"""Commands; those that are not short have hundreds of operations."""
 
 
 def command_of(name: str, made: Path) -> Command:
@@ -131,6 +159,8 @@ def command_of(name: str, made: Path) -> Command:
         "compare": Command(partial(act_compare, image=image), read_compare),
         "convert": Command(partial(act_convert, image=image), read_tree),
         "import": Command(partial(act_import, image=image), read_import),
+        "fit": Command(partial(act_fit, encoded=made / "encoded.run.zarr"), read_tree),
+        "annotate": Command(act_annotate, read_annotated),
         **{
             f"export {kind}": Command(partial(act_export, made=done, name=f"x.{suffix}"), read_tree)
             for kind, suffix in (
@@ -161,7 +191,8 @@ def check_failure(command: Command, folder: Path, expected: object, how: str, at
     assert command.read(folder) == expected
     left = [p for p in folder.rglob("*") if p.name.endswith((".new", ".part")) or "claim" in p.name]
     # An import that is killed at its very end is complete, and nobody claims its folder again.
-    assert not left or (command.act.func is act_import and how == "kill")
+    is_import = getattr(command.act, "func", None) is act_import
+    assert not left or (is_import and how == "kill")
     shutil.rmtree(folder)
 
 
@@ -170,9 +201,11 @@ def test_a_few_failures(name: str, how: str, made: Path, tmp_path: Path) -> None
     check_failures(command_of(name, made), how, tmp_path, QUICK)
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("how", ["full", "broken", "kill"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in SHORT else pytest.mark.soak) for n in NAMES],
+)
 def test_every_failure(name: str, how: str, made: Path, tmp_path: Path) -> None:
     check_failures(command_of(name, made), how, tmp_path, 1000)
 
@@ -181,26 +214,27 @@ def check_failures(command: Command, how: str, tmp_path: Path, most: int) -> Non
     reference = tmp_path / "reference"
     reference.mkdir()
     count = count_operations(partial(command.act, reference), reference)
-    assert count > 3
+    assert count > 2
     expected = command.read(reference)
     for at in some(count, most):
         check_failure(command, tmp_path / f"at{at}", expected, how, at)
 
 
-@pytest.mark.parametrize("how", ["full", "broken"])
+@pytest.mark.parametrize("how", ["full", "broken", "kill"])
 def test_annotations_are_the_old_or_the_new_ones(how: str, tmp_path: Path) -> None:
-    def annotation(i: int) -> Feature:
-        return Feature("annotation", "a", point=(float(i), 1.0), number=0)
-
+    count = count_operations(partial(act_annotate, tmp_path), tmp_path)
     write_annotations(tmp_path, [annotation(1)])
-    count = count_operations(lambda: write_annotations(tmp_path, [annotation(1)]), tmp_path)
     for at in range(count):
-        with failing(FailingFiles(tmp_path, at, how)), suppress(HrviewerError):
-            write_annotations(tmp_path, [annotation(2)])
+        if how == "kill":
+            killed(partial(act_annotate, tmp_path), tmp_path, at)
+        else:
+            with failing(FailingFiles(tmp_path, at, how)), suppress(HrviewerError):
+                act_annotate(tmp_path)
         (found,) = read_annotations(tmp_path)
         assert found.point in ((1.0, 1.0), (2.0, 1.0))
-        assert os.listdir(tmp_path) == ["annotations.geojson"]
+        assert how == "kill" or os.listdir(tmp_path) == ["annotations.geojson"]
         write_annotations(tmp_path, [annotation(1)])
+        assert os.listdir(tmp_path) == ["annotations.geojson"]
 
 
 def test_a_full_disk_before_the_first_result_is_reported_as_it_is(

@@ -20,7 +20,7 @@ from toys import picture, toy_bundle
 from hrviewer.errors import ClaimedError
 from hrviewer.runs import Run, compare, run
 
-from .test_failing_files import NAMES, act_run, check_failure, command_of
+from .test_failing_files import NAMES, check_failure, command_of, make_folder
 
 pytestmark = [
     pytest.mark.soak,
@@ -36,13 +36,8 @@ SIDE, IMAGES = 8192, 20
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image and a run of it."""
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("made")
-    Image.fromarray(picture(96, 128)).save(folder / "image.png")
-    act_run(folder, folder / "image.png")
-    return folder
+    """An image, a run of it and one with embeddings."""
+    return make_folder(tmp_path_factory.mktemp("made"))
 
 
 class Usage:

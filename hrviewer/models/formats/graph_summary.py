@@ -8,6 +8,7 @@ from typing import Any
 
 from hrviewer.errors import ModelError
 from hrviewer.models.loaders.graph import final_operations
+from hrviewer.models.loaders.graph_check import reporting_damage
 
 __all__ = ["GraphSummary", "TensorSummary", "summarize_graph"]
 
@@ -64,13 +65,14 @@ def summarize_graph(path: Path) -> GraphSummary:
             f"{path} is not an ONNX file, or is truncated: download or export it again"
         )
     weights = {tensor.name for tensor in model.graph.initializer}
-    return GraphSummary(
-        tuple(_summarize(onnx, v) for v in model.graph.input if v.name not in weights),
-        tuple(_summarize(onnx, v) for v in model.graph.output),
-        {entry.key: entry.value for entry in model.metadata_props},
-        model.producer_name,
-        final_operations(model.graph),
-    )
+    with reporting_damage(path):
+        return GraphSummary(
+            tuple(_summarize(onnx, v) for v in model.graph.input if v.name not in weights),
+            tuple(_summarize(onnx, v) for v in model.graph.output),
+            {entry.key: entry.value for entry in model.metadata_props},
+            model.producer_name,
+            final_operations(model.graph),
+        )
 
 
 def _summarize(onnx: Any, value: Any) -> TensorSummary:

@@ -7,10 +7,12 @@ effect. FLOPs are counted by torch, so they do not depend on the back end.
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -99,12 +101,23 @@ class OnnxruntimeNetwork(ExportedNetwork):
         return run_session(self._sessions.get(), "x", np.ascontiguousarray(batch, np.float32))
 
 
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry, which reports the import itself."""
+    name = "openvino_telemetry"
+    if "openvino" not in sys.modules and name not in sys.modules:
+        sys.modules[name] = None  # type: ignore[assignment]  # "not installed": there is a stub
+        try:
+            return import_module("openvino")
+        finally:
+            del sys.modules[name]
+    return import_module("openvino")
+
+
 class OpenVinoNetwork(ExportedNetwork):
     """A `TorchNetwork` run by OpenVINO."""
 
     def _open(self, graph: bytes, threads: int | None) -> str:
-        import openvino
-
+        openvino = import_openvino()
         model = openvino.Core().read_model(graph)
 
         def compiled(count: int) -> Any:

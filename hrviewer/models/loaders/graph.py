@@ -15,6 +15,7 @@ from hrviewer.models.loaders.graph_check import (
     check_operations,
     check_tensor_sizes,
     inline_functions,
+    reporting_damage,
 )
 
 __all__ = ["OnnxGraph", "final_operations"]
@@ -81,7 +82,9 @@ def final_operations(graph: Any, names: Sequence[str] = ()) -> frozenset[str]:
     found = set()
     for name in names or [value.name for value in graph.output]:
         node = made.get(name)
-        while node is not None and node.op_type in _TRIVIAL_OPS and node.input:
+        for _ in made:  # at most, also where a damaged graph has a cycle
+            if node is None or node.op_type not in _TRIVIAL_OPS or not node.input:
+                break
             node = made.get(node.input[0])
         if node is not None:
             found.add(str(node.op_type))
@@ -107,27 +110,31 @@ class OnnxGraph:
     def __init__(self, model: Any, name: str) -> None:
         import onnx
 
-        check_operations(model, name)
         self._name = name
-        self._model = _without_weights(inline_functions(model, name))
-        inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
-        check_tensor_sizes(inferred.graph, name)
+        with reporting_damage(name):
+            check_operations(model, name)
+            self._model = _without_weights(inline_functions(model, name))
+            inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
+            check_tensor_sizes(inferred.graph, name)
 
     def flops(self, input_name: str, shape: Shape) -> float:
         """Return the FLOPs of the graph for an input of a shape."""
-        shapes = self._shapes(input_name, shape)
-        total = 0.0
-        for node in self._model.graph.node:
-            if cost := _OP_FLOPS.get(node.op_type):
-                try:
-                    ins = [shapes[name] for name in node.input if name]
-                    total += cost(node, ins, shapes[node.output[0]])
-                except KeyError:
-                    raise ModelError(
-                        f"{self._name}: the size of {node.output[0]!r} depends on the image, "
-                        "so its FLOPs are unknown: export it with static shapes or simplify it"
-                    ) from None
-        return total
+        with reporting_damage(self._name):
+            shapes = self._shapes(input_name, shape)
+            return sum(self._node_flops(node, shapes) for node in self._model.graph.node)
+
+    def _node_flops(self, node: Any, shapes: dict[str, Shape]) -> float:
+        cost = _OP_FLOPS.get(node.op_type)
+        if cost is None:
+            return 0.0
+        try:
+            ins = [shapes[name] for name in node.input if name]
+            return cost(node, ins, shapes[node.output[0]])
+        except KeyError:
+            raise ModelError(
+                f"{self._name}: the size of {node.output[0]!r} depends on the image, "
+                "so its FLOPs are unknown: export it with static shapes or simplify it"
+            ) from None
 
     def final_operations(self, names: Sequence[str] = ()) -> frozenset[str]:
         """Return the operations that make the outputs; see `final_operations`."""

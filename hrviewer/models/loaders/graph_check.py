@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from hrviewer.errors import ModelError
+from hrviewer.errors import ModelError, short_message
 
-__all__ = ["check_operations", "check_tensor_sizes", "inline_functions"]
+__all__ = ["check_operations", "check_tensor_sizes", "inline_functions", "reporting_damage"]
 
 MAX_NODES = 200_000
 """Operations of a model after its functions are inlined."""
@@ -22,6 +23,31 @@ UNSUPPORTED_OPS = {
     *("LSTM", "GRU", "RNN", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
     *("DeformConv", "If", "Loop", "Scan"),
 }
+
+
+@contextmanager
+def reporting_damage(name: object) -> Iterator[None]:
+    """Report what onnx raises for a damaged model, of a dozen kinds, in one line.
+
+    Parameters
+    ----------
+    name
+        Name in the message.
+
+    Raises
+    ------
+    ModelError
+        In place of any error but one of memory.
+    """
+    try:
+        yield
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name} is damaged, or not valid ONNX ({short_message(error)}): download or export "
+            "it again"
+        ) from None
 
 
 def check_operations(model: Any, name: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import WriteError
+from hrviewer.errors import WriteError, write_error
+from hrviewer.io.atomic_write import atomic_path, sync_tree
 from hrviewer.models import ModelCard
 from hrviewer.paths import is_vacant
 from hrviewer.runs.heads.embeddings import Floats
@@ -68,7 +69,7 @@ def write_head(
     card: dict[str, Any],
     provenance: dict[str, Any],
 ) -> None:
-    """Write a head as a model bundle.
+    """Write a head as a model bundle, which appears under its name when it is complete.
 
     Parameters
     ----------
@@ -106,7 +107,15 @@ def write_head(
         "card": written.model_dump(mode="json", exclude_defaults=True),
     }
     bundle = {"name": head.path.name, "title": written.title, "roles": {"head": role}}
-    head.path.mkdir(parents=True, exist_ok=True)
-    (head.path / "head.safetensors").write_bytes(data)
     text = json.dumps(bundle, indent=2, ensure_ascii=False)
-    (head.path / "bundle.json").write_text(text + "\n", encoding="utf-8")
+    try:
+        head.path.parent.mkdir(parents=True, exist_ok=True)
+        if head.path.is_dir():
+            head.path.rmdir()  # an empty one, by which the name was reserved
+    except OSError as error:
+        raise write_error(head.path, error) from error
+    with atomic_path(head.path) as part:
+        part.mkdir()
+        (part / "head.safetensors").write_bytes(data)
+        (part / "bundle.json").write_text(text + "\n", encoding="utf-8")
+        sync_tree(part)
