@@ -106,7 +106,8 @@ def failing(files: FailingFiles) -> Iterator[FailingFiles]:
 
         def operation(*args: Any, **more: Any) -> Any:
             writes = name != "open" or bool(args[1] & (os.O_WRONLY | os.O_RDWR))
-            if name == "fsync" or (writes and any(files.concerns(path) for path in args[:2])):
+            paths = [path_of(args[0], files.folder)] if name == "fsync" else args[:2]
+            if writes and any(files.concerns(path) for path in paths):
                 files.check()
             return plain(*args, **more)
 
@@ -118,6 +119,14 @@ def failing(files: FailingFiles) -> Iterator[FailingFiles]:
         stack.enter_context(patch.object(builtins, "open", open_file))
         stack.enter_context(patch.object(io, "open", open_file))
         yield files
+
+
+def path_of(descriptor: int, unknown: str) -> str:
+    """Return the path of an open file, where the system knows it."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return unknown
 
 
 def count_operations(action: Callable[[], object], folder: Path) -> int:
