@@ -28,14 +28,16 @@ class FailingFiles:
         Operations elsewhere pass.
     fail_at : int, optional
         Number of the operation that fails, from 0; none by default.
-    how : {"full", "broken", "kill"}
+    how : {"full", "broken", "kill", "power"}
         ``full``: with ENOSPC, after half of what was to be written, and so do all that follow;
-        ``broken``: with EIO, once; ``kill``: SIGKILL ends the process.
+        ``broken``: with EIO, once; ``kill``: SIGKILL ends the process; ``power``: the same, and
+        files keep their names and lose their contents unless these were brought to the disk.
     """
 
     def __init__(self, folder: Path, fail_at: int | None = None, how: str = "full") -> None:
         self.folder, self.fail_at, self.how = str(folder), fail_at, how
         self.count, self.is_first = 0, False
+        self.synced = {str(path) for path in folder.rglob("*") if path.is_file()}
         self._lock = threading.Lock()
 
     def concerns(self, path: object) -> bool:
@@ -52,9 +54,28 @@ class FailingFiles:
         self.is_first = number == self.fail_at
         if self.fail_at is None or number < self.fail_at:
             return False
-        if self.how == "kill":
+        if self.how == "power":
+            self.lose_contents()
+        if self.how in ("kill", "power"):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.how == "full" or number == self.fail_at
+
+    def lose_contents(self) -> None:
+        """Empty all files that are not on the disk; claims are dead anyway."""
+        for path in Path(self.folder).rglob("*"):
+            if path.is_file() and str(path) not in self.synced and "claim" not in path.name:
+                os.truncate(path, 0)
+
+    def note(self, name: str, paths: tuple[str, ...]) -> None:
+        """Follow which files are on the disk."""
+        if name == "fsync":
+            self.synced.update(paths)
+        elif name in ("replace", "rename", "link"):
+            source, target = (os.path.abspath(os.fsdecode(path)) for path in paths)
+            inside = [path for path in self.synced if path.startswith(f"{source}/")]
+            moved = {target + path.removeprefix(source) for path in inside}
+            self.synced -= {path for path in self.synced if path == target}
+            self.synced |= moved | ({target} if source in self.synced else set())
 
     def check(self) -> None:
         if self.step():
@@ -69,6 +90,7 @@ class FailingRaw(io.FileIO):
         files.check()
         super().__init__(path, mode)
         self._files = files
+        files.synced.discard(os.path.abspath(os.fsdecode(path)))
 
     def write(self, data: Any, /) -> int | None:
         if self._files.step():
@@ -109,7 +131,12 @@ def failing(files: FailingFiles) -> Iterator[FailingFiles]:
             paths = [path_of(args[0], files.folder)] if name == "fsync" else args[:2]
             if writes and any(files.concerns(path) for path in paths):
                 files.check()
-            return plain(*args, **more)
+            found = plain(*args, **more)
+            if name != "fsync":
+                paths = args[:2]
+            if name in ("replace", "rename", "link", "fsync") and files.concerns(paths[0]):
+                files.note(name, tuple(paths))
+            return found
 
         return operation
 
@@ -136,14 +163,14 @@ def count_operations(action: Callable[[], object], folder: Path) -> int:
     return files.count
 
 
-def killed(action: Callable[[], object], folder: Path, at: int) -> bool:
-    """Run an action in a child process that is killed at an operation; return whether it was."""
+def killed(action: Callable[[], object], folder: Path, at: int, how: str = "kill") -> bool:
+    """Run an action in a child process that ends at an operation; return whether it did."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # other threads are idle
         child = os.fork()
     if child == 0:
         try:
-            with failing(FailingFiles(folder, at, "kill")):
+            with failing(FailingFiles(folder, at, how)):
                 action()
         except BaseException:
             os._exit(1)

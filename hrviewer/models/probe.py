@@ -8,6 +8,7 @@ out are measured: whether inputs can be batched, whether any size is accepted, t
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import numpy as np
 
@@ -36,6 +37,10 @@ _DEVICE_ERRORS = "CUDA", "cuDNN", "CUBLAS", "CUDNN", "HIP", "MPS", "kernel image
 """What errors of a device, rather than of a network, hold."""
 _CANDIDATE_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
 """Candidate periods, in multiples of the card's step."""
+
+
+MAX_TILE_FLOPS = 1e14
+"""Of inference on one tile: 20 times SAM's ViT-H on 1,024 pixels, some minutes on a CPU."""
 
 
 class HaloError(ModelError):
@@ -72,6 +77,7 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
             "output.halo",
             f"is {network.halo} pixels, which leave nothing of an input of {side}",
         )
+    _check_cost(network, side)
     output = _run_checked(network, one)
     _check_output(network, output, side)
     check_activation(network, one, output)
@@ -87,6 +93,18 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
             network.period = measure_period(network) or network.card.step
         if out.halo is None:
             network.halo, network.halo_note = choose_halo(network)
+
+
+def _check_cost(network: Network, side: int) -> None:
+    """Refuse a network that takes minutes for one tile, before the first inference."""
+    flops = 0.0
+    with suppress(HrviewerError):  # inference reports better what is wrong
+        flops = network.flops(side, side)
+    if flops > MAX_TILE_FLOPS:
+        raise ModelError(
+            f"{network.card.name} takes {flops / 1e12:,.0f} TFLOP for a tile of {side} pixels: "
+            "set a smaller input.tile in its card"
+        )
 
 
 def choose_halo(network: Network) -> tuple[int, str]:

@@ -90,3 +90,27 @@ def test_a_large_constant_is_refused_before_a_back_end_makes_it(
     with pytest.raises(ModelError, match=r"'large' takes 3\.6 GB for any input"):
         OnnxNetwork.load(path, make_card(), "cpu", 1)
     assert not opened
+
+
+@pytest.mark.parametrize(
+    ("sides", "times"),
+    [((1, 8192, 8192), 4), ((1, 16000, 16000), 3)],  # 4.4 TFLOP; 3 GB in tensors below the limit
+    ids=["time", "memory"],
+)
+def test_much_that_is_computed_without_an_image_is_refused(
+    sides: tuple[int, ...], times: int
+) -> None:
+    """A back end computes it when it opens the model, and the FLOPs of one tensor are no limit."""
+    value = numpy_helper.from_array(np.ones(1, np.float32))
+    made = [node("ConstantOfShape", ["s"], ["c0"], value=value)]
+    operation = "MatMul" if times == 4 else "Add"
+    made += [node(operation, [f"c{i}", f"c{i}"], [f"c{i + 1}"]) for i in range(times)]
+    made += [node("ReduceMax", [f"c{times}"], ["r"], keepdims=0), node("Add", ["x", "r"], ["y"])]
+    model = model_of(made, [])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(sides, np.int64), "s"))
+    with pytest.raises(ModelError, match="export it with constants folded"):
+        OnnxGraph(model, "m")
+    assert OnnxGraph(model_of(CONVOLVED, []), "m").flops("x", (1, 3, 8, 8)) == 2 * 27 * 64
+
+
+CONVOLVED = [node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]

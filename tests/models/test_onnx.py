@@ -11,7 +11,7 @@ from model_cards import make_card
 from onnx import TensorProto, helper
 
 from hrviewer.errors import HrviewerError
-from hrviewer.models import ModelCard, Network, open_bundle
+from hrviewer.models import ModelCard, Network, open_bundle, probe
 from hrviewer.models.loaders import load
 from hrviewer.models.threads import PerThreadCount
 
@@ -297,6 +297,15 @@ def test_values_that_are_not_finite(save: Save) -> None:
     card["input"]["mean"] = [300]
     path.with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(HrviewerError, match="card's input"):
+        open_bundle(path).load()
+
+
+def test_a_network_that_takes_minutes_for_a_tile_is_refused(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "MAX_TILE_FLOPS", 100)
+    path = save([node("Conv", ["x", "w"], ["y"])], {"w": np.ones((1, 3, 1, 1), np.float32)})
+    with pytest.raises(HrviewerError, match="set a smaller"):
         open_bundle(path).load()
 
 

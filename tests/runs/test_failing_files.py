@@ -183,8 +183,8 @@ def error_of(act: Callable[[], object], files: FailingFiles) -> str:
 def check_failure(command: Command, folder: Path, expected: object, how: str, at: int) -> None:
     """Let an operation fail, repeat the command, and compare what it left."""
     folder.mkdir()
-    if how == "kill":
-        killed(partial(command.act, folder), folder, at)
+    if how in ("kill", "power"):
+        killed(partial(command.act, folder), folder, at, how)
     else:
         assert "\n" not in error_of(partial(command.act, folder), FailingFiles(folder, at, how))
     command.act(folder)
@@ -196,15 +196,25 @@ def check_failure(command: Command, folder: Path, expected: object, how: str, at
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("name", "how"), [("run", "broken"), *product(NAMES, ("full", "kill"))])
+LASTING = ("run", "fit", "annotate", "export geojson", "export csv")
+"""Commands whose results survive a power cut."""
+
+FAILURES = [*product(NAMES, ("full", "broken", "kill")), *product(LASTING, ["power"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [f for f in FAILURES if f[1] != "broken" or f[0] == "run"]
+)
 def test_a_few_failures(name: str, how: str, made: Path, tmp_path: Path) -> None:
     check_failures(command_of(name, made), how, tmp_path, QUICK)
 
 
-@pytest.mark.parametrize("how", ["full", "broken", "kill"])
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in SHORT else pytest.mark.soak) for n in NAMES],
+    ("name", "how"),
+    [
+        pytest.param(*failure, marks=pytest.mark.slow if failure[0] in SHORT else pytest.mark.soak)
+        for failure in FAILURES
+    ],
 )
 def test_every_failure(name: str, how: str, made: Path, tmp_path: Path) -> None:
     check_failures(command_of(name, made), how, tmp_path, 1000)
@@ -220,19 +230,19 @@ def check_failures(command: Command, how: str, tmp_path: Path, most: int) -> Non
         check_failure(command, tmp_path / f"at{at}", expected, how, at)
 
 
-@pytest.mark.parametrize("how", ["full", "broken", "kill"])
+@pytest.mark.parametrize("how", ["full", "broken", "kill", "power"])
 def test_annotations_are_the_old_or_the_new_ones(how: str, tmp_path: Path) -> None:
     count = count_operations(partial(act_annotate, tmp_path), tmp_path)
     write_annotations(tmp_path, [annotation(1)])
     for at in range(count):
-        if how == "kill":
-            killed(partial(act_annotate, tmp_path), tmp_path, at)
+        if how in ("kill", "power"):
+            killed(partial(act_annotate, tmp_path), tmp_path, at, how)
         else:
             with failing(FailingFiles(tmp_path, at, how)), suppress(HrviewerError):
                 act_annotate(tmp_path)
         (found,) = read_annotations(tmp_path)
         assert found.point in ((1.0, 1.0), (2.0, 1.0))
-        assert how == "kill" or os.listdir(tmp_path) == ["annotations.geojson"]
+        assert how in ("kill", "power") or os.listdir(tmp_path) == ["annotations.geojson"]
         write_annotations(tmp_path, [annotation(1)])
         assert os.listdir(tmp_path) == ["annotations.geojson"]
 
@@ -267,3 +277,20 @@ def test_the_layer_counts_and_fails(tmp_path: Path) -> None:
         act()
     np.testing.assert_equal(killed(act, tmp_path, 2), True)
     assert (tmp_path / "a.txt").stat().st_size == 3000
+
+
+def test_a_power_cut_takes_what_was_not_brought_to_the_disk(tmp_path: Path) -> None:
+    def act() -> None:
+        for name in ("synced", "lost"):
+            with (tmp_path / "new").open("w") as file:
+                file.write("abc")
+                file.flush()
+                if name == "synced":
+                    os.fsync(file.fileno())
+            os.replace(tmp_path / "new", tmp_path / name)
+        os.mkdir(tmp_path / "folder")
+
+    count = count_operations(act, tmp_path)
+    shutil.rmtree(tmp_path / "folder")
+    assert killed(act, tmp_path, count - 1, "power")
+    assert [(tmp_path / name).read_text() for name in ("synced", "lost")] == ["abc", ""]

@@ -12,6 +12,7 @@ from typing import Any
 
 from hrviewer.errors import ModelError
 from hrviewer.models.loaders.graph_check import (
+    MAX_TENSOR_BYTES,
     check_operations,
     check_tensor_sizes,
     inline_functions,
@@ -21,6 +22,9 @@ from hrviewer.models.loaders.graph_check import (
 __all__ = ["OnnxGraph", "final_operations"]
 
 Shape = tuple[int, ...]
+
+MAX_CONSTANT_FLOPS = 2e11
+"""Of what a back end computes when it opens a model: some seconds."""
 
 _WEIGHT_BYTES = 4096
 """Larger tensors, in bytes, are weights and irrelevant to shape inference."""
@@ -113,15 +117,35 @@ class OnnxGraph:
         self._name = name
         with reporting_damage(name):
             check_operations(model, name)
-            self._model = _without_weights(inline_functions(model, name))
+            whole = inline_functions(model, name)
+            weights = {tensor.name for tensor in whole.graph.initializer}
+            images = {value.name for value in whole.graph.input} - weights
+            self._model = _without_weights(whole)
             inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
             check_tensor_sizes(inferred.graph, name)
+            self._check_constants(inferred.graph, images)
 
     def flops(self, input_name: str, shape: Shape) -> float:
         """Return the FLOPs of the graph for an input of a shape."""
         with reporting_damage(self._name):
             shapes = self._shapes(input_name, shape)
             return sum(self._node_flops(node, shapes) for node in self._model.graph.node)
+
+    def _check_constants(self, graph: Any, images: set[str]) -> None:
+        """Refuse a graph of which much is computed when it is opened, since it needs no image."""
+        shapes, varying = _known_shapes(graph), set(images)
+        flops, numbers = 0.0, 0
+        for node in graph.node:
+            if varying.intersection(node.input):
+                varying.update(node.output)
+            elif node.op_type != "Constant":
+                flops += self._node_flops(node, shapes)
+                numbers += sum(math.prod(shapes[name]) for name in node.output if name in shapes)
+        if flops > MAX_CONSTANT_FLOPS or 4 * numbers > MAX_TENSOR_BYTES:
+            raise ModelError(
+                f"{self._name} computes constants of {4 * numbers / 1e9:.1f} GB with "
+                f"{flops / 1e12:.1f} TFLOP when it is opened: export it with constants folded"
+            )
 
     def _node_flops(self, node: Any, shapes: dict[str, Shape]) -> float:
         cost = _OP_FLOPS.get(node.op_type)
@@ -164,13 +188,17 @@ class OnnxGraph:
         del graph.value_info[:]
         for value in graph.output:
             value.type.tensor_type.ClearField("shape")
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-        known = {t.name: tuple(t.dims) for t in inferred.initializer}
-        for value in (*inferred.input, *inferred.value_info, *inferred.output):
-            tensor = value.type.tensor_type
-            if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-                known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
-        return known
+        return _known_shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+
+
+def _known_shapes(graph: Any) -> dict[str, Shape]:
+    """Return the shapes of tensors of known size."""
+    known = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    return known
 
 
 def _without_weights(model: Any) -> Any:
