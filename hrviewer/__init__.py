@@ -6,6 +6,7 @@ open      an image as a lazily read pyramid
 load      a model, once for many runs
 run       a strategy with a model on an image
 compare   strategies on the same images with the same models
+batch     a strategy on many images, on all cores, GPUs or machines
 cost      FLOPs, time and memory of a model by input size
 view      the napari window
 export    a run as a file that other tools read
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from hrviewer import batch as batch
     from hrviewer import models as models
     from hrviewer import strategies as strategies
     from hrviewer.engine.budget import Budget as Budget
@@ -60,6 +62,7 @@ _HOMES = {
     "load": "hrviewer.runs:load",
     "run": "hrviewer.runs:run",
     "compare": "hrviewer.runs:compare",
+    "batch": "hrviewer.batch",
     "cost": "hrviewer.runs:cost",
     "find_tissue": "hrviewer.runs.tissue:find_tissue",
     "Region": "hrviewer.regions:Region",

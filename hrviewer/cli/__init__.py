@@ -13,7 +13,7 @@ import typer
 
 # These modules register commands, in the order of the help.
 # isort: off
-from hrviewer.cli import view, run, measure, hot_spots, compare  # noqa: F401
+from hrviewer.cli import view, run, batch, measure, hot_spots, compare  # noqa: F401
 from hrviewer.cli import fit, export, listing, model_init, doctor  # noqa: F401
 
 # isort: on

@@ -88,7 +88,7 @@ def compare(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare strategies: error by cost."""
+    """Compare strategies: error by cost. The exit status is 3 if images could not be used."""
     from hrviewer import runs
     from hrviewer.io.figures.plots import require_matplotlib
     from hrviewer.runs.comparison_report import write_comparison_report
@@ -120,6 +120,7 @@ def compare(
                 "files": files,
             }
         )
+        report_failed(table)
         return
     columns = ["image", "strategy", "params", "chosen", "budget", "estimate", "ci95", "ci95_truth",
                "error", "class_error", "dice", "game4", "ap50"]  # fmt: skip
@@ -128,6 +129,7 @@ def compare(
     print_table(
         table.assign(image=[Path(name).name for name in table["image"]]), tuple(columns), files
     )
+    report_failed(table)
 
 
 @command(app)
@@ -141,7 +143,7 @@ def experiment(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Repeat the survey's experiment on a folder of images."""
+    """Repeat the survey's experiment on a folder; exit status 3 if images could not be used."""
     from hrviewer import runs
     from hrviewer.io.figures.plots import require_matplotlib
     from hrviewer.runs.comparison_report import write_experiment_report
@@ -161,8 +163,9 @@ def experiment(
     files = write_experiment_report(table, f"The survey's experiment on {folder.name}")
     if as_json:
         print_json({"cells": to_records(table), "images": table.attrs["images"], "files": files})
-        return
-    print_table(table, ("name", "mae", "ci95", "rmse", "bias"), files)
+    else:
+        print_table(table, ("name", "mae", "ci95", "rmse", "bias"), files)
+    report_failed(table)
 
 
 @command(app)
@@ -250,6 +253,14 @@ def exit_if_stopped(table: pd.DataFrame) -> None:
         raise typer.Exit(130)
 
 
+def report_failed(table: pd.DataFrame) -> None:
+    """Print why images could not be used, and exit with status 3 if there is one."""
+    for image, reason in table.attrs["failed"].items():
+        print_message(f"{image}: {reason}")
+    if table.attrs["failed"]:
+        raise typer.Exit(3)
+
+
 def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table, with None for missing values."""
     objects = table.astype(object)
@@ -287,7 +298,8 @@ def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, 
         printed.add_row(*cells, flops, *parts, duration)
     Console().print(printed)
     for row in rows:
-        if row["note"] and row["flops"] is None:
+        known = row["note"] in table.attrs["failed"].values()  # reported once for each image
+        if row["note"] and row["flops"] is None and not known:
             print_message(f"{row['strategy']}: {row['note']}")
     print_rows(*files.items())
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 __all__ = [
     "PerThreadCount",
     "available_cores",
+    "limit_cores",
     "recommended_streams",
     "share_cores",
     "thread_limit",
@@ -24,14 +25,26 @@ MAX_STREAMS = 4
 """Maximum number of inputs that are run at once on a CPU."""
 
 _thread_state = threading.local()
+_process_limit: int | None = None
 _T = TypeVar("_T")
 
 
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
+    if _process_limit is not None:
+        return _process_limit
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def limit_cores(cores: int) -> None:
+    """Let networks of this process use a number of cores, for one of several that run at once.
+
+    The system distributes processes over cores; this only sets how many threads compute.
+    """
+    global _process_limit
+    _process_limit = cores
 
 
 def recommended_streams() -> int:

@@ -34,7 +34,14 @@ from hrviewer.runs.runner import RunSpec, result_cache
 from hrviewer.runs.settings import parse_params
 from hrviewer.strategies import get_strategy, strategy_ids
 
-__all__ = ["BatchRunner", "StrategySpec", "batch_runner", "default_folder", "parse_specs"]
+__all__ = [
+    "BatchRunner",
+    "StrategySpec",
+    "batch_runner",
+    "default_folder",
+    "parse_specs",
+    "run_folder_name",
+]
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,10 @@ class BatchRunner:
     ----------
     folder : Path
         Folder of the runs; those that exist are reused.
-    device, cache
+    device, precision, cache
         See `hrviewer.run`.
+    streams, batch : int, optional
+        Inputs that run at once, and inputs per call; as recommended here by default.
     on_event, control
         As `run` takes them.
     """
@@ -107,14 +116,18 @@ class BatchRunner:
         folder: Path,
         *,
         device: str = "auto",
+        precision: str = "float32",
         cache: Literal["use", "off"] = "use",
+        streams: int | None = None,
+        batch: int | None = None,
         on_event: Callback | None = None,
         control: RunControl | None = None,
     ) -> None:
         self.folder = folder
-        self._device_name, self._on_event, self._control = device, on_event, control
+        self._device_name, self._precision, self._batch = device, precision, batch
+        self._on_event, self._control = on_event, control
         self._cache = result_cache() if cache == "use" else None
-        self._scheduler = DeviceScheduler(streams=recommended_streams())
+        self._scheduler = DeviceScheduler(streams=streams or recommended_streams())
         self._models: dict[str | ModelBundle | Model, LoadedModels] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +142,7 @@ class BatchRunner:
         """Return a model's networks, loaded once."""
         key = str(model) if isinstance(model, Path) else model
         if key not in self._models:
-            settings = device_settings(model, self._device_name, "float32")
+            settings = device_settings(model, self._device_name, self._precision)
             self._models[key] = LoadedModels(as_bundle(model), self._scheduler, *settings)
         return self._models[key]
 
@@ -175,8 +188,26 @@ class BatchRunner:
         strategy = get_strategy(spec.strategy)
         params = parse_params(strategy, spec.params)
         run_spec = RunSpec(pyramid, bundle, strategy, params, region, budget, seed)
-        path = self.folder / self._folder_name(run_spec, spec, chosen_parameters(run_spec, models))
-        run = run_spec.run(
+        run = self.run_in(
+            self.folder / run_folder_name(run_spec, chosen_parameters(run_spec, models)),
+            run_spec,
+            models,
+        )
+        if evaluator is not None and run.complete:
+            run.set_evaluation(evaluator(run))
+        return run
+
+    def run_in(self, path: Path, spec: RunSpec, models: LoadedModels) -> Run:
+        """Return the run of a folder: as it is if it is complete, resumed or new otherwise.
+
+        Raises
+        ------
+        HrviewerError
+            If the strategy cannot run, or the folder holds another run.
+        """
+        if self._batch is not None:
+            self._scheduler.batch = self._batch
+        return spec.run(
             models,
             out=path,
             resume=not is_vacant(path),
@@ -184,22 +215,20 @@ class BatchRunner:
             on_event=self._on_event,
             control=self._control,
         )
-        if evaluator is not None and run.complete:
-            run.set_evaluation(evaluator(run))
-        return run
 
-    @staticmethod
-    def _folder_name(run: RunSpec, spec: StrategySpec, chosen: Mapping[str, Any]) -> str:
-        """Return the name of a run folder: the same for the same settings, given and chosen."""
-        weights = {role: card.sha256 for role, card in run.bundle.roles.items()}
-        pyramid, region = run.pyramid, run.region
-        image = [pyramid.image_key, pyramid.pixel_size, pyramid.given_range]
-        settings = [*image, run.bundle.name, weights, spec.strategy, dict(spec.params),
-                    dict(chosen), str(run.budget), run.seed,
-                    region and region.astuple()]  # fmt: skip
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
-        return f"{stem}-{spec.strategy}-{digest.hexdigest()[:10]}.run.zarr"
+
+def run_folder_name(run: RunSpec, chosen: Mapping[str, Any]) -> str:
+    """Return the name of a run's folder: the same for the same settings, given and chosen."""
+    weights = {role: card.sha256 for role, card in run.bundle.roles.items()}
+    pyramid, region = run.pyramid, run.region
+    image = [pyramid.image_key, pyramid.pixel_size, pyramid.given_range]
+    parts = [one.digest for one in (*run.regions, *([run.tissue] if run.tissue else []))]
+    settings = [*image, run.bundle.name, weights, run.strategy.id,
+                run.params.model_dump(exclude_defaults=True), dict(chosen), str(run.budget),
+                run.seed, region and region.astuple(), *([parts] if parts else [])]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
+    return f"{stem}-{run.strategy.id}-{digest.hexdigest()[:10]}.run.zarr"
 
 
 def chosen_parameters(run: RunSpec, models: LoadedModels) -> dict[str, Any]:

@@ -125,7 +125,8 @@ def compare(
     -------
     DataFrame
         A row per run. ``attrs["reference"]`` names the reference of the errors,
-        ``attrs["complete"]`` is False if it was stopped, ``attrs["folder"]`` is the folder.
+        ``attrs["complete"]`` is False if it was stopped, ``attrs["folder"]`` is the folder, and
+        ``attrs["failed"]`` has the reasons why images could not be used; a single one is an error.
 
         ================================= ========================================================
         column                            meaning
@@ -192,6 +193,7 @@ def compare(
     folder = Path(out).expanduser() if out else default_folder("comparisons")
     several = [models] if isinstance(models, str | Path | ModelBundle | Model) else list(models)
     rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     complete = True
     with (
         with_progress(progress, on_event) as on_event,
@@ -199,30 +201,53 @@ def compare(
             folder / "runs", device=device, cache=cache, on_event=on_event, control=control
         ) as runner,
     ):
-        for image in iter_images(images):
-            with using_pyramid(
-                image,
-                series=series,
-                plane=plane,
-                channels=channels,
-                pixel_size=pixel_size,
-                value_range=value_range,
-            ) as pyramid:
-                for model, name in zip(several, runner.display_names(several), strict=True):
-                    for row in iter_rows(
-                        runner, pyramid, model, specs, sweep, seeds, area, truth, matched=matched
-                    ):
-                        rows.append({**row, "model": name})
-                if runner.stopped:
-                    complete = False
-                    break
+        listed = list(iter_images(images))
+        names = runner.display_names(several)
+        for image in listed:
+            begun = len(rows)
+            try:
+                with using_pyramid(
+                    image,
+                    series=series,
+                    plane=plane,
+                    channels=channels,
+                    pixel_size=pixel_size,
+                    value_range=value_range,
+                ) as pyramid:
+                    for model, name in zip(several, names, strict=True):
+                        for row in iter_rows(
+                            runner, pyramid, model, specs, sweep, seeds, area, truth,
+                            matched=matched,
+                        ):  # fmt: skip
+                            rows.append({**row, "model": name})
+            except HrviewerError as error:
+                if len(listed) == 1:
+                    raise
+                failed[str(image)] = str(error)
+                rows[begun:] = failed_rows(str(image), names, specs, str(error))
+            if runner.stopped:
+                complete = False
+                break
     table = pd.DataFrame(with_cost_of_patches(rows), columns=[*COLUMNS])
     table.attrs = {
         "reference": "patches" if truth is None else truth_source(truth),
         "complete": complete,
+        "failed": failed,
         "folder": str(folder),
     }
     return table
+
+
+def failed_rows(
+    image: str, models: Sequence[str], specs: Sequence[StrategySpec], note: str
+) -> list[dict[str, Any]]:
+    """Return the rows of an image that cannot be used: why, in place of every result."""
+    return [
+        {"image": image, "model": model, "strategy": spec.strategy, "params": dict(spec.params),
+         "seed": None, "budget": None, "note": note}
+        for model in models
+        for spec in specs
+    ]  # fmt: skip
 
 
 COLUMNS = (

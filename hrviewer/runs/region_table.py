@@ -22,11 +22,17 @@ from hrviewer.io.atomic_write import atomic_path
 from hrviewer.io.geojson import as_geojson
 from hrviewer.io.region_files import feature_of_region
 from hrviewer.regions import Region
-from hrviewer.runs.estimates import format_estimate
+from hrviewer.runs.estimates import EstimateDict, format_estimate
 from hrviewer.runs.region_measurement import RegionDict
 from hrviewer.units import AREA_UNITS, area_unit, format_area
 
-__all__ = ["TABLE_SUFFIXES", "describe_region", "region_frame", "write_region_table"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "describe_region",
+    "estimate_columns",
+    "region_frame",
+    "write_region_table",
+]
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
 
@@ -58,23 +64,28 @@ def region_columns(row: RegionDict, pixel_size: tuple[float, float] | None) -> d
         pixel = math.prod(pixel_size) / AREA_UNITS[unit][1]
         columns |= {f"{name}_{unit}": area * pixel for name, area in areas.items()}
     columns["coverage"] = row["coverage"]
-    estimate = row["estimate"]
-    if estimate is not None:
-        kind, per_class = estimate["kind"], estimate["per_class"]
-        if kind == "count":
-            columns["count"] = estimate["value"]
-            if len(per_class) > 1:
-                columns |= {f"count_{name}": value for name, value in per_class.items()}
-            densities = {f"per_{unit}" for unit in AREA_UNITS}
-            columns |= {key: value for key, value in estimate.items() if key in densities}
-        elif kind == "area":
-            columns |= {f"area_{name}_px2": value for name, value in per_class.items()}
-            columns |= {f"fraction_{name}": part for name, part in estimate["fraction"].items()}
-        else:
-            columns |= {f"{kind}_{name}": value for name, value in per_class.items()}
-        low, high = estimate["ci95"] or (math.nan, math.nan)
-        columns |= {"ci95_low": low, "ci95_high": high, "exhaustive": estimate["exhaustive"]}
+    if row["estimate"] is not None:
+        columns |= estimate_columns(row["estimate"])
     return columns | row["cost"]
+
+
+def estimate_columns(estimate: EstimateDict) -> dict[str, Any]:
+    """Return the columns of an estimate: counts, areas or shares by class, and their interval."""
+    columns: dict[str, Any] = {}
+    kind, per_class = estimate["kind"], estimate["per_class"]
+    if kind == "count":
+        columns["count"] = estimate["value"]
+        if len(per_class) > 1:
+            columns |= {f"count_{name}": value for name, value in per_class.items()}
+        densities = {f"per_{unit}" for unit in AREA_UNITS}
+        columns |= {key: value for key, value in estimate.items() if key in densities}
+    elif kind == "area":
+        columns |= {f"area_{name}_px2": value for name, value in per_class.items()}
+        columns |= {f"fraction_{name}": part for name, part in estimate["fraction"].items()}
+    else:
+        columns |= {f"{kind}_{name}": value for name, value in per_class.items()}
+    low, high = estimate["ci95"] or (math.nan, math.nan)
+    return columns | {"ci95_low": low, "ci95_high": high, "exhaustive": estimate["exhaustive"]}
 
 
 def write_region_table(

@@ -150,7 +150,8 @@ def experiment(
         ``seconds`` and ``flops`` per image, the latter over those of the model once on every pixel
         (``of_once_per_pixel``) and of ``patches`` (``of_patches``), 95 % bootstrap intervals
         (``ci95`` of the MAE, ``rmse_ci95``, ``bias_ci95``), ``images``, ``note`` (why a strategy
-        is missing). ``attrs["images"]`` is the number of images.
+        is missing). ``attrs["images"]`` is the number of images, ``attrs["failed"]`` has
+        the reasons why others could not be used.
 
     Raises
     ------
@@ -164,6 +165,7 @@ def experiment(
     pairs = pair_images(Path(folder).expanduser())
     root = Path(out).expanduser() if out else default_folder("experiments")
     rows = conditions()
+    failed: dict[str, str] = {}
     complete = True
     with (
         with_progress(progress, on_event) as on_event,
@@ -175,22 +177,32 @@ def experiment(
         if not card.counts:
             raise ModelError(f"{card.name} does not count: the experiment compares counts")
         for image, truth in pairs:
-            with open_pyramid(image) as pyramid:
-                evaluator = make_evaluator(truth, pyramid, card)
-                for condition, error, run in run_conditions(
-                    runner, model, pyramid, evaluator, rows, card, seed
-                ):
-                    condition.errors.append(error)
-                    condition.seconds.append(run.cost["wall_s"])
-                    condition.flops.append(run.cost["flops"])
-                    condition.shares.append(run.of_once_per_pixel or 0.0)
+            try:
+                with open_pyramid(image) as pyramid:
+                    evaluator = make_evaluator(truth, pyramid, card)
+                    results = [*run_conditions(runner, model, pyramid, evaluator, rows, card, seed)]
+            except HrviewerError as reason:
+                if len(pairs) == 1:
+                    raise
+                failed[str(image)] = str(reason)
+                continue
+            for condition, error, run in results:
+                condition.errors.append(error)
+                condition.seconds.append(run.cost["wall_s"])
+                condition.flops.append(run.cost["flops"])
+                condition.shares.append(run.of_once_per_pixel or 0.0)
             if runner.stopped:
                 complete = False
                 break
     table = pd.DataFrame([condition.summary() for condition in rows])
     full = table.loc[table["name"] == "full", "flops"].iloc[0]
     table["of_patches"] = table["flops"].astype(float) / (full or math.nan)
-    table.attrs = {"images": len(pairs), "complete": complete, "folder": str(root)}
+    table.attrs = {
+        "images": len(pairs) - len(failed),
+        "failed": failed,
+        "complete": complete,
+        "folder": str(root),
+    }
     return table
 
 

@@ -17,13 +17,20 @@ from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.tiled_encoder import TiledEncoder, is_tile_encoder
 
-__all__ = ["CODE_FORMATS", "PRECISIONS", "WEIGHTS_FORMATS", "load"]
+__all__ = ["CODE_FORMATS", "PRECISIONS", "WEIGHTS_FORMATS", "gpu_count", "load"]
 
 WEIGHTS_FORMATS = (".onnx", ".safetensors")
 CODE_FORMATS = (".pt", ".ts", ".pt2")
 """Suffixes of TorchScript and of torch.export, which can run code when opened."""
 PRECISIONS = ("float32", "bfloat16", "int8")
 _PICKLE_FORMATS = (".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
+
+
+def gpu_count() -> int:
+    """Return the number of CUDA devices of this machine."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def check_weights_format(path: Path, trust: bool = False) -> None:

@@ -1,0 +1,14 @@
+"""Batches: many images by one strategy, on the cores, GPUs and machines that there are.
+
+Every image is an ordinary run in a folder of its own, so a batch is resumed to the patch. The work
+is distributed by dask.distributed; there is no scheduler here.
+"""
+
+from hrviewer.batch.batch import Batch, batch
+from hrviewer.batch.image_list import ImageEntry, check_images, list_entries
+from hrviewer.batch.settings import BatchSettings
+from hrviewer.callable_package import make_callable
+
+__all__ = ["Batch", "BatchSettings", "ImageEntry", "batch", "check_images", "list_entries"]
+
+make_callable(__name__, batch)
