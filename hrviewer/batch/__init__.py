@@ -4,8 +4,8 @@ Every image is an ordinary run in a folder of its own, so a batch is resumed to 
 is distributed by dask.distributed; there is no scheduler here.
 """
 
-from hrviewer.batch.batch import Batch, batch
 from hrviewer.batch.image_list import ImageEntry, check_images, list_entries
+from hrviewer.batch.job import Batch, batch
 from hrviewer.batch.settings import BatchSettings
 from hrviewer.callable_package import make_callable
 

@@ -29,6 +29,9 @@ CLUSTERS = {
 """Classes that a cluster's file may name, by module: no other code of the file's choice runs."""
 
 MAX_FILE_BYTES = 1 << 20
+LOOPBACK = "127.0.0.1:0"
+"""Any free port, which other machines cannot reach."""
+
 HEARTBEAT = "120 s"
 """Time without a sign of life after which a local worker is replaced."""
 
@@ -139,8 +142,8 @@ def local_client(workers: int) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
+            dashboard_address=LOOPBACK,  # dask serves its state by HTTP in any case
+            worker_dashboard_address=LOOPBACK,
             memory_limit=0,  # a run's own memory is bounded; the image's reader may need more
             silence_logs="CRITICAL",
         ) as cluster,
@@ -195,7 +198,7 @@ def cluster_client(path: Path, workers: int | None) -> Iterator[Client]:
         raise RunError(f"{path.name} needs {package}: pip install {package}") from None
     if module == "dask_jobqueue" and "protocol" not in options:
         options.setdefault("security", True)
-        options.setdefault("scheduler_options", {}).setdefault("dashboard_address", None)
+        options.setdefault("scheduler_options", {}).setdefault("dashboard_address", LOOPBACK)
     try:
         cluster = kind(**options)
     except (TypeError, ValueError, OSError, RuntimeError, ImportError) as error:

@@ -162,9 +162,9 @@ def runner_of(folder: str, settings: BatchSettings, engine: EngineSettings) -> B
             cache=settings.cache,
             streams=engine.streams,
             batch=engine.batch,
-            control=_process.control,
         )
         _process.runner = key, runner
+    _process.runner[1].control = _process.control
     return _process.runner[1]
 
 

@@ -109,6 +109,11 @@ class BatchRunner:
         Inputs that run at once, and inputs per call; as recommended here by default.
     on_event, control
         As `run` takes them.
+
+    Attributes
+    ----------
+    folder, control
+        As given.
     """
 
     def __init__(
@@ -125,7 +130,7 @@ class BatchRunner:
     ) -> None:
         self.folder = folder
         self._device_name, self._precision, self._batch = device, precision, batch
-        self._on_event, self._control = on_event, control
+        self._on_event, self.control = on_event, control
         self._cache = result_cache() if cache == "use" else None
         self._scheduler = DeviceScheduler(streams=streams or recommended_streams())
         self._models: dict[str | ModelBundle | Model, LoadedModels] = {}
@@ -161,7 +166,7 @@ class BatchRunner:
     @property
     def stopped(self) -> bool:
         """Whether the user stopped the comparison."""
-        return self._control is not None and self._control.stopped
+        return self.control is not None and self.control.stopped
 
     def run(
         self,
@@ -213,7 +218,7 @@ class BatchRunner:
             resume=not is_vacant(path),
             cache=self._cache,
             on_event=self._on_event,
-            control=self._control,
+            control=self.control,
         )
 
 

@@ -1,0 +1,254 @@
+"""Batches in this process: a row per image, resuming, retries, stopping."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from PIL import Image
+from toys import write_thin_model
+
+from hrviewer.batch import Batch, batch, worker
+from hrviewer.engine import Budget
+from hrviewer.errors import ClaimedError, HrviewerError, ParameterError, RunError
+from hrviewer.models import threads
+from hrviewer.runs import run
+from hrviewer.runs.batch_runner import BatchRunner
+
+GOOD = ("a.png", "b.png")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Return a client of one worker on a thread of this process."""
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in GOOD:
+        Image.fromarray(rng.integers(0, 256, (96, 128, 3), np.uint8)).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "empty.tif").touch()
+    write_thin_model(tmp_path / "model.onnx")
+    return folder
+
+
+@pytest.fixture
+def start(client: Client, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that runs a batch of the slides."""
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
+    monkeypatch.setattr(threads, "_process_limit", None)
+    monkeypatch.setattr("hrviewer.batch.job.CLAIMED_DELAY_S", 0.0)
+
+    def begin(images: Any = slides, **settings: Any) -> Batch:
+        settings = {"model": tmp_path / "model.onnx", "out": tmp_path / "batch"} | settings
+        return batch(images, client=client, **settings)
+
+    yield begin
+    if worker._process.runner is not None:
+        worker._process.runner[1].close()
+        worker._process.runner = None
+    worker.opened_bundle.cache_clear()
+
+
+def by_name(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    return {Path(row["image"]).name: row for row in table.to_dict("records")}
+
+
+def test_every_image_has_a_row(start, slides, tmp_path):
+    job = start().wait()
+    rows = by_name(job.table)
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "a.png": "done", "b.png": "done", "broken.png": "failed", "empty.tif": "failed",
+    }  # fmt: skip
+    assert "empty" in rows["empty.tif"]["error"]
+    assert np.isnan(rows["broken.png"]["estimate"])
+    assert [Path(name).name for name in job.failed["image"]] == ["broken.png", "empty.tif"]
+    assert not job.complete
+    assert not job.stopped
+    for read, name in ((pd.read_csv, "table.csv"), (pd.read_parquet, "table.parquet")):
+        written = read(tmp_path / "batch" / name)
+        assert written["image"].tolist() == job.table["image"].tolist()
+        assert written["estimate"].dropna().tolist() == job.table["estimate"].dropna().tolist()
+
+
+def test_answers_equal_those_of_single_runs(start, slides, tmp_path, monkeypatch):
+    rows = by_name(start([slides / name for name in GOOD], cores=1).wait().table)
+    monkeypatch.setattr(threads, "_process_limit", 1)
+    for name in GOOD:
+        alone = run(slides / name, tmp_path / "model.onnx", out=tmp_path / f"{name}.run.zarr")
+        assert rows[name]["estimate"] == alone.estimate["value"]
+        assert rows[name]["flops"] == alone.cost["flops"]
+
+
+def test_the_same_call_goes_on(start, slides, monkeypatch):
+    first = by_name(start([slides / "a.png"]).wait().table)
+    loaded: list[object] = []
+    run_in = BatchRunner.run_in
+    monkeypatch.setattr(
+        BatchRunner, "run_in", lambda self, *args: loaded.append(1) or run_in(self, *args)
+    )
+    table = by_name(start([slides / name for name in GOOD]).wait().table)
+    assert len(loaded) == 1  # of the second image alone
+    pd.testing.assert_series_equal(pd.Series(table["a.png"]), pd.Series(first["a.png"]))
+    assert table["b.png"]["status"] == "done"
+
+
+def test_an_image_that_changed_is_run_again(start, slides):
+    first = by_name(start([slides / "a.png"]).wait().table)
+    Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(slides / "a.png")
+    second = by_name(start([slides / "a.png"]).wait().table)
+    assert second["a.png"]["estimate"] != first["a.png"]["estimate"]
+
+
+def test_other_settings_need_another_folder(start):
+    start().wait()
+    with pytest.raises(RunError, match="other settings"):
+        start(strategy="uniform")
+
+
+def test_two_batches_never_share_a_folder(start, monkeypatch):
+    wait = worker.threading.Event()
+    monkeypatch.setattr(worker, "run_entry", lambda *_: wait.wait(60))
+    job = start()
+    try:
+        with pytest.raises(ClaimedError):
+            start()
+    finally:
+        wait.set()
+        job.wait()
+
+
+def test_a_stopped_batch_goes_on(start, slides, monkeypatch):
+    run_entry = worker.run_entry
+
+    def stop_after_the_first(*arguments):
+        done = run_entry(*arguments)
+        worker.stop_batch()
+        return done
+
+    monkeypatch.setattr(worker, "run_entry", stop_after_the_first)
+    images = [slides / name for name in GOOD]
+    job = start(images).wait()
+    assert job.table["status"].tolist() == ["done", "stopped"]
+    monkeypatch.setattr(worker, "run_entry", run_entry)
+    job = start(images).wait()
+    assert job.table["status"].tolist() == ["done", "done"]
+    assert job.complete
+
+
+def test_stop_reaches_the_running_image(start, slides, monkeypatch):
+    begun, run_entry = worker.threading.Event(), worker.run_entry
+
+    def wait_for_stop(*arguments):
+        begun.set()
+        while not worker._process.control.stopped:
+            worker.time.sleep(0.01)
+        return run_entry(*arguments)
+
+    monkeypatch.setattr(worker, "run_entry", wait_for_stop)
+    job = start([slides / name for name in GOOD])
+    begun.wait(60)
+    job.stop()
+    assert job.wait().table["status"].tolist() == ["stopped", "stopped"]
+    assert job.stopped
+
+
+def test_on_error_stop_ends_the_batch(start, slides):
+    job = start([slides / "empty.tif", slides / "a.png"], on_error="stop").wait()
+    assert job.table["status"].iloc[0] == "failed"
+    assert job.stopped
+    assert job.table["status"].iloc[1] in ("stopped", "done")  # it may have begun already
+
+
+@pytest.mark.parametrize(("retries", "attempts", "status"), [(2, 3, "done"), (1, 2, "failed")])
+def test_errors_that_may_pass_are_tried_again(
+    start, slides, monkeypatch, retries, attempts, status
+):
+    run_entry, failures = worker.run_entry, iter([ClaimedError("x"), MemoryError("y")])
+
+    def fail_twice(*arguments):
+        for error in failures:
+            raise error
+        return run_entry(*arguments)
+
+    monkeypatch.setattr(worker, "run_entry", fail_twice)
+    row = start([slides / "a.png"], retries=retries).wait().table.iloc[0]
+    assert (row["status"], row["attempts"]) == (status, attempts)
+
+
+def test_invalid_images_are_not_tried_again(start, slides):
+    assert start([slides / "empty.tif"]).wait().table["attempts"].tolist() == [1]
+
+
+def test_runs_are_exported(start, slides, tmp_path):
+    start([slides / "a.png"], exports=["csv", "geojson"]).wait()
+    files = sorted((tmp_path / "batch" / "exports").iterdir())
+    assert [file.suffix for file in files] == [".csv", ".geojson"]
+    assert json.loads(files[1].read_text())["type"] == "FeatureCollection"
+
+
+def test_a_table_sets_region_and_parameters_and_keeps_its_columns(start, slides, tmp_path):
+    (slides / "cohort.csv").write_text(
+        'image,region,set.scale,patient\na.png,"0,0,64,64",2,P1\nb.png,,,P2\n'
+    )
+    table = start(slides / "cohort.csv", strategy="uniform", budget="100%").wait().table
+    assert table["patient"].tolist() == ["P1", "P2"]
+    assert table["area_px2"].tolist() == [64 * 64, 96 * 128]
+    header = json.loads((Path(table["run"].iloc[0]) / "run.json").read_text())
+    assert header["params"] == {"scale": 2.0}
+    assert Budget.parse(header["budget"]) == Budget.parse("100%")
+
+
+def test_settings_are_checked_before_anything_runs(start, tmp_path):
+    for wrong in ({"strategy": "none"}, {"budget": "3 apples"}, {"exports": ["none"]},
+                  {"seed": -1}, {"params": {"nothing": 1}}, {"retries": -1}):  # fmt: skip
+        with pytest.raises(HrviewerError):
+            start(**wrong)
+    assert not (tmp_path / "batch").exists()
+
+
+def test_a_model_is_needed(start):
+    with pytest.raises(HrviewerError, match="model"):
+        start(model=None)
+
+
+def test_damaged_notes_of_an_earlier_part_are_one_line(start, tmp_path):
+    start().wait()
+    for name in ("rows.json", "batch.json"):
+        kept = (tmp_path / "batch" / name).read_bytes()
+        (tmp_path / "batch" / name).write_bytes(b"[")
+        with pytest.raises(RunError, match="damaged"):
+            start()
+        (tmp_path / "batch" / name).write_bytes(kept)
+
+
+def test_a_worker_with_another_version_is_refused(monkeypatch):
+    engine = worker.EngineSettings(
+        version="0", device="cpu", backend="torch", cores=1, streams=1, batch=1
+    )
+    with pytest.raises(ParameterError, match="same version"):
+        worker.use_engine(engine, elsewhere=False)
+    assert os.environ.get("HRVIEWER_BACKEND") != "nothing"

@@ -1,0 +1,191 @@
+"""Batches on several processes: kills, a scheduler of its own, a cluster's queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from PIL import Image
+from toys import write_thin_model
+
+from hrviewer.batch import batch
+from hrviewer.runs import Run
+
+pytestmark = pytest.mark.slow
+
+IMAGES = 4
+PATIENCE_S = 600
+COMMAND = (sys.executable, "-m", "hrviewer")
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(IMAGES):
+        Image.fromarray(rng.integers(0, 256, (512, 640, 3), np.uint8)).save(folder / f"{i}.png")
+    write_thin_model(tmp_path / "model.onnx")
+    return folder
+
+
+@pytest.fixture
+def arguments(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the command's arguments, for workers of one core each."""
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
+    return ["batch", str(slides), "--model", str(tmp_path / "model.onnx"), "--strategy", "patches",
+            "--set", "tile=64", "--cores", "1", "--out", str(tmp_path / "batch")]  # fmt: skip
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait until a condition holds; return what it gives."""
+    limit = time.monotonic() + PATIENCE_S
+    while time.monotonic() < limit:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it never came to that")
+
+
+def answers(folder: Path) -> dict[str, tuple[float, bytes]]:
+    """Return estimate and map of every image of a batch."""
+    table = pd.read_parquet(folder / "table.parquet")
+    assert (table["status"] == "done").all(), table[["image", "status", "error"]]
+    return {
+        Path(row["image"]).name: (row["estimate"], Run(row["run"]).output.tobytes())
+        for row in table.to_dict("records")
+    }
+
+
+@pytest.fixture
+def expected(arguments: list[str], tmp_path: Path) -> dict[str, tuple[float, bytes]]:
+    """Return the answers of a batch that nothing disturbs."""
+    calm = [each.replace("/batch", "/calm") if each.endswith("/batch") else each
+            for each in arguments]  # fmt: skip
+    subprocess.run([*COMMAND, *calm, "--workers", "1"], check=True, timeout=PATIENCE_S)
+    return answers(tmp_path / "calm")
+
+
+def begun_runs(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "batch" / "runs").glob("*.run.zarr/journal"))
+
+
+def worker_processes(parent: int) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(parent).children(recursive=True)
+        if any("spawn_main" in part for part in child.cmdline())
+    ]
+
+
+def test_killed_workers_and_commands(arguments, expected, tmp_path):
+    """The command is killed in the middle, then workers of the next one: the bits are the same."""
+    first = subprocess.Popen([*COMMAND, *arguments, "--workers", "2"])
+    until(lambda: begun_runs(tmp_path) or first.poll() is not None)
+    first.kill()
+    first.wait()
+    second = subprocess.Popen([*COMMAND, *arguments, "--workers", "2"])
+    victims = until(lambda: worker_processes(second.pid) or second.poll() is not None)
+    if victims is not True:
+        until(lambda: begun_runs(tmp_path) or second.poll() is not None)
+        victims[0].kill()
+    second.wait(PATIENCE_S)
+    if second.returncode:  # an image's worker may have been killed more often than it is retried
+        subprocess.run([*COMMAND, *arguments, "--workers", "2"], check=True, timeout=PATIENCE_S)
+    assert answers(tmp_path / "batch") == expected
+
+
+def test_sigterm_stops_in_good_order(arguments, expected, tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--workers", "1"], stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: begun_runs(tmp_path) or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode in (0, 130)
+    if process.returncode:
+        assert "run the same command again" in messages
+    subprocess.run([*COMMAND, *arguments, "--workers", "1"], check=True, timeout=PATIENCE_S)
+    assert answers(tmp_path / "batch") == expected
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    """Return the address of a scheduler with two workers, each a command of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    dask = [sys.executable, "-m", "dask"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [
+        subprocess.Popen(
+            [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
+            **quiet,
+        )
+    ]
+    command = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard"]
+    for _ in range(2):
+        processes.append(subprocess.Popen([*command, "--local-directory", str(tmp_path)], **quiet))
+    try:
+        yield address
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
+
+
+def test_a_scheduler_with_its_own_workers(arguments, expected, tmp_path, scheduler):
+    done = subprocess.run([*COMMAND, *arguments, "--scheduler", scheduler], timeout=PATIENCE_S)
+    assert done.returncode == 0
+    table = pd.read_csv(tmp_path / "batch" / "table.csv")
+    assert table["worker"].str.contains(socket.gethostname()).all()
+    assert answers(tmp_path / "batch") == expected
+
+
+def test_a_queue_that_starts_workers(arguments, expected, tmp_path, monkeypatch, slides):
+    """``sbatch`` of the test starts the job's script at once, as a free node would."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, script in (
+        ("sbatch", f'bash "$1" > {tmp_path}/job.log 2>&1 &\necho "Submitted batch job $!"\n'),
+        ("scancel", 'pkill -TERM -P "$1"\nkill "$1"\n'),
+    ):
+        path = commands / name
+        path.write_text(f"#!/bin/bash\n{script}")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    (tmp_path / "slurm.yaml").write_text(
+        "class: dask_jobqueue.SLURMCluster\n"
+        "options:\n"
+        "  {cores: 1, processes: 1, memory: 2GB, interface: lo, walltime: '00:10:00',\n"
+        f"   shared_temp_directory: {tmp_path}, local_directory: {tmp_path}}}\n"
+        "workers: 2\n"
+    )
+    done = subprocess.run(
+        [*COMMAND, *arguments, "--cluster", str(tmp_path / "slurm.yaml")], timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, (tmp_path / "job.log").read_text()
+    assert answers(tmp_path / "batch") == expected
+
+
+def test_python_on_several_processes(arguments, expected, slides, tmp_path):
+    job = batch(slides, tmp_path / "model.onnx", "patches", tile=64, out=tmp_path / "batch",
+                workers=2, cores=1)  # fmt: skip
+    finished = [Path(row["image"]).name for row in job]
+    assert sorted(finished) == sorted(expected)
+    assert job.complete
+    assert answers(tmp_path / "batch") == expected
