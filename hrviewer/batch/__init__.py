@@ -6,9 +6,18 @@ is distributed by dask.distributed; there is no scheduler here.
 
 from hrviewer.batch.image_list import ImageEntry, check_images, list_entries
 from hrviewer.batch.job import Batch, batch
+from hrviewer.batch.pool import inference_pool
 from hrviewer.batch.settings import BatchSettings
 from hrviewer.callable_package import make_callable
 
-__all__ = ["Batch", "BatchSettings", "ImageEntry", "batch", "check_images", "list_entries"]
+__all__ = [
+    "Batch",
+    "BatchSettings",
+    "ImageEntry",
+    "batch",
+    "check_images",
+    "inference_pool",
+    "list_entries",
+]
 
 make_callable(__name__, batch)

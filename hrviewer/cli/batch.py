@@ -20,13 +20,19 @@ from hrviewer.cli.common import (
     TrustOption,
     app,
     check_budget,
-    check_settings,
     command,
     print_json,
     print_message,
     print_rows,
 )
-from hrviewer.cli.run import Precision, TissueOption
+from hrviewer.cli.run import Precision, SettingsOption, TissueOption
+from hrviewer.cli.workers import (
+    ClusterOption,
+    CoresOption,
+    DevicesOption,
+    SchedulerOption,
+    WorkersOption,
+)
 from hrviewer.errors import printable
 
 if TYPE_CHECKING:
@@ -52,15 +58,6 @@ SourcesArgument = Annotated[
         "region, model, truth, series, set.PARAMETER.",
     ),
 ]
-SettingsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        callback=check_settings,
-        help="A parameter of the strategy; may be repeated.",
-    ),
-]
 RegionOption = Annotated[
     str | None, typer.Option(metavar="Y,X,H,W|FILE", help="Region of interest of every image.")
 ]
@@ -72,26 +69,6 @@ BudgetOption = Annotated[
 ]
 TruthOption = Annotated[
     str | None, typer.Option(metavar="FILE|DIR|auto", help="Ground truth of the images.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes here; one per GPU, or per four cores, by default."),
-]
-CoresOption = Annotated[
-    int | None, typer.Option(min=1, help="Cores of each worker; an equal share by default.")
-]
-DevicesOption = Annotated[
-    str | None, typer.Option(metavar="cuda:0,cuda:1", help="A worker here for each device.")
-]
-SchedulerOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS", help="A running dask scheduler, as tcp://127.0.0.1:8786 or tls://…"
-    ),
-]
-ClusterOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.yaml", help="A cluster of dask-jobqueue or dask-kubernetes."),
 ]
 OutOption = Annotated[
     Path | None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,10 +35,12 @@ from hrviewer.cli.common import (
     print_message,
     print_rows,
 )
+from hrviewer.cli.workers import ClusterOption, CoresOption, SchedulerOption, WorkersOption
 from hrviewer.errors import ParameterError, RunError
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:
+    from hrviewer.engine import DeviceScheduler
     from hrviewer.runs import Run
 
 __all__ = ["run"]
@@ -60,6 +63,17 @@ TissueOption = Annotated[
 ]
 
 
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        callback=check_settings,
+        help="A parameter of the strategy; may be repeated.",
+    ),
+]
+
+
 @command(app)
 def run(
     image: str,
@@ -68,15 +82,7 @@ def run(
     ],
     model: ModelOption = None,
     trust: TrustOption = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            callback=check_settings,
-            help="A parameter of the strategy; may be repeated.",
-        ),
-    ] = None,
+    settings: SettingsOption = None,
     region: Annotated[
         Any,  # a rectangle or a path: typer does not support unions
         typer.Option(
@@ -125,6 +131,10 @@ def run(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    workers: WorkersOption = None,
+    cores: CoresOption = None,
+    scheduler: SchedulerOption = None,
+    cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run inference on an image; Ctrl-C stops it, --resume continues it.
@@ -139,7 +149,8 @@ def run(
     values = dict(item.split("=", 1) for item in settings or [])
     chosen = get_strategy(strategy)
     params = runs.parse_params(chosen, values).model_dump()
-    with interruptible() as control:
+    places = {"workers": workers, "cores": cores, "scheduler": scheduler, "cluster": cluster}
+    with interruptible() as control, pool_of(model, trust, places) as pool:
         result = runs.run(
             image,
             open_model(model, trust),
@@ -157,6 +168,7 @@ def run(
             resume=resume,
             truth=truth,
             control=control,
+            scheduler=pool,
             params=params,
         )
     if as_json:
@@ -175,6 +187,23 @@ def run(
         raise RunError(f"inference failed on every patch, the first: {first_patch_error(result)}")
     print_message(f"incomplete: {result.incomplete}")
     raise typer.Exit(3)
+
+
+@contextmanager
+def pool_of(
+    model: str | None, trust: bool, places: Mapping[str, Any]
+) -> Iterator[DeviceScheduler | None]:
+    """Start or connect to the workers of a run, if there are to be any."""
+    if not any(places.values()):
+        yield None
+        return
+    from hrviewer.batch import inference_pool
+    from hrviewer.models import no_model_error
+
+    if model is None:
+        raise no_model_error()
+    with inference_pool(model, trust=trust, **places) as pool:
+        yield pool
 
 
 def print_summary(run: Run) -> None:

@@ -188,6 +188,8 @@ class DeviceScheduler:
     ----------
     buffers : BufferPool
         Buffers in which inputs may be prepared.
+    roles : dict of int to str
+        Roles of the networks that were loaded for it, by their identity.
     """
 
     def __init__(self, batch: int = 1, *, low_priority: bool = False, streams: int = 1) -> None:
@@ -197,6 +199,7 @@ class DeviceScheduler:
         self._clock = _SharedClock()
         self._active, self._retrying = 0, 0
         self.buffers = BufferPool()
+        self.roles: dict[int, str] = {}
         self._low_priority = low_priority
         self._queues: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
         self._wake = threading.Condition()
@@ -238,6 +241,11 @@ class DeviceScheduler:
     def _size_on(self, device: str) -> _BatchSize:
         """Return the batch size on a device; one found for another is of no use."""
         return self._batches.setdefault(device, _BatchSize(self._initial))
+
+    @property
+    def in_flight(self) -> int:
+        """Number of inputs that may run at once."""
+        return self.batch * self.streams
 
     @property
     def running(self) -> int:
@@ -324,7 +332,8 @@ class DeviceScheduler:
                     for job in list(queue):
                         if jobs and job.batch_key != jobs[0].batch_key:
                             continue
-                        if job.one_thread and threading.current_thread() is not self._threads[0]:
+                        first = threading.current_thread() is self._threads[0]
+                        if not first and self._needs_first_thread(job):
                             continue
                         queue.remove(job)
                         if job.future.set_running_or_notify_cancel():
@@ -337,6 +346,9 @@ class DeviceScheduler:
                 if self._closed:
                     return []
                 self._wake.wait()
+
+    def _needs_first_thread(self, job: _Job) -> bool:
+        return job.one_thread
 
     def _run_jobs(self) -> None:
         if self._low_priority:

@@ -77,6 +77,7 @@ class LoadedModels(Mapping[str, Network]):
         if role not in self._loaded:
             start = time.perf_counter()
             network = self._loaded[role] = self._load(role)
+            self.device.roles[id(network)] = role
             seconds = time.perf_counter() - start
             self.setup_s += seconds
             log.info("loaded %s as %s in %.2f s", network, role, seconds)

@@ -287,7 +287,7 @@ class InferencePipeline(InferenceContext):
 
     def _read_ahead_count(self, role: str, todo: Sequence[_QueuedPatch]) -> int:
         """Return how many inputs may be read before they are needed."""
-        count = 2 * self.device.batch * self.device.streams + 2
+        count = 2 * self.device.in_flight + 2
         if self.models[role].device != "cpu" or not todo:
             return count
         shapes = (self._input_shape(role, each.rect, each.patch.scale) for each in todo)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 __all__ = [
     "PerThreadCount",
     "available_cores",
+    "current_share",
     "limit_cores",
     "recommended_streams",
     "share_cores",
@@ -63,9 +64,15 @@ def share_cores(parts: int) -> Iterator[None]:
         _thread_state.parts = before
 
 
+def current_share() -> int | None:
+    """Return the number of parts of which this thread's networks have one; None: not limited."""
+    parts: int | None = getattr(_thread_state, "parts", None)
+    return parts
+
+
 def thread_limit() -> int | None:
     """Return the number of threads for networks run by this thread; None if it is not limited."""
-    parts: int | None = getattr(_thread_state, "parts", None)
+    parts = current_share()
     return None if parts is None else max(1, available_cores() // parts)
 
 

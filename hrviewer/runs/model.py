@@ -221,6 +221,7 @@ def run(
     progress: bool = True,
     on_event: Callback | None = None,
     control: RunControl | None = None,
+    scheduler: DeviceScheduler | None = None,
     params: Mapping[str, Any] | None = None,
     **more_params: Any,
 ) -> Run:
@@ -270,6 +271,9 @@ def run(
         Called on this thread with phases, requests, results, maps and progress as they come.
     control : RunControl, optional
         Pauses and stops the run from another thread.
+    scheduler : DeviceScheduler, optional
+        Where networks run instead of this process's own device: on other processes or machines by
+        `hrviewer.batch.inference_pool`.
     params : mapping, optional
         Parameters of the strategy, by name.
     **more_params
@@ -319,11 +323,11 @@ def run(
             priors=validate_priors(chosen, as_priors(priors or {})),
             prior_sources=prior_sources(priors or {}),
         )
-        scheduler = DeviceScheduler(streams=recommended_streams())
+        own = DeviceScheduler(streams=recommended_streams()) if scheduler is None else scheduler
         try:
             with with_progress(progress, on_event) as on_event:
                 done = spec.run(
-                    LoadedModels(bundle, scheduler, device, precision),
+                    LoadedModels(bundle, own, device, precision),
                     out=Path(out) if out else None,
                     resume=resume,
                     cache=result_cache() if cache == "use" else None,
@@ -331,7 +335,8 @@ def run(
                     control=control,
                 )
         finally:
-            scheduler.close()
+            if scheduler is None:
+                own.close()
         if evaluator is not None:
             done.set_evaluation(evaluator(done))
         return done

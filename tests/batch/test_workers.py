@@ -30,23 +30,34 @@ PATIENCE_S = 600
 COMMAND = (sys.executable, "-m", "hrviewer")
 
 
-@pytest.fixture
-def slides(tmp_path: Path) -> Path:
-    folder = tmp_path / "slides"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with images and a model."""
+    home = tmp_path_factory.mktemp("batches")
+    (home / "slides").mkdir()
     rng = np.random.default_rng(0)
     for i in range(IMAGES):
-        Image.fromarray(rng.integers(0, 256, (512, 640, 3), np.uint8)).save(folder / f"{i}.png")
-    write_thin_model(tmp_path / "model.onnx")
-    return folder
+        pixels = rng.integers(0, 256, (512, 640, 3), np.uint8)
+        Image.fromarray(pixels).save(home / "slides" / f"{i}.png")
+    write_thin_model(home / "model.onnx")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
+
+
+def arguments_for(home: Path, out: Path) -> list[str]:
+    """Return the command's arguments, for workers of one core each."""
+    return ["batch", str(home / "slides"), "--model", str(home / "model.onnx"), "--strategy",
+            "patches", "--set", "tile=64", "--cores", "1", "--cache", "off",
+            "--out", str(out)]  # fmt: skip
 
 
 @pytest.fixture
-def arguments(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the command's arguments, for workers of one core each."""
-    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
-    return ["batch", str(slides), "--model", str(tmp_path / "model.onnx"), "--strategy", "patches",
-            "--set", "tile=64", "--cores", "1", "--out", str(tmp_path / "batch")]  # fmt: skip
+def arguments(home: Path, tmp_path: Path) -> list[str]:
+    return arguments_for(home, tmp_path / "batch")
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -69,13 +80,13 @@ def answers(folder: Path) -> dict[str, tuple[float, bytes]]:
     }
 
 
-@pytest.fixture
-def expected(arguments: list[str], tmp_path: Path) -> dict[str, tuple[float, bytes]]:
+@pytest.fixture(scope="module")
+def expected(home: Path) -> dict[str, tuple[float, bytes]]:
     """Return the answers of a batch that nothing disturbs."""
-    calm = [each.replace("/batch", "/calm") if each.endswith("/batch") else each
-            for each in arguments]  # fmt: skip
-    subprocess.run([*COMMAND, *calm, "--workers", "1"], check=True, timeout=PATIENCE_S)
-    return answers(tmp_path / "calm")
+    calm = [*COMMAND, *arguments_for(home, home / "calm"), "--workers", "1"]
+    environment = os.environ | {"HRVIEWER_BACKEND": "torch", "HRVIEWER_CACHE": str(home / "cache")}
+    subprocess.run(calm, check=True, timeout=PATIENCE_S, env=environment)
+    return answers(home / "calm")
 
 
 def begun_runs(tmp_path: Path) -> list[Path]:
@@ -156,7 +167,7 @@ def test_a_scheduler_with_its_own_workers(arguments, expected, tmp_path, schedul
     assert answers(tmp_path / "batch") == expected
 
 
-def test_a_queue_that_starts_workers(arguments, expected, tmp_path, monkeypatch, slides):
+def test_a_queue_that_starts_workers(arguments, expected, tmp_path, monkeypatch):
     """``sbatch`` of the test starts the job's script at once, as a free node would."""
     commands = tmp_path / "bin"
     commands.mkdir()
@@ -182,9 +193,9 @@ def test_a_queue_that_starts_workers(arguments, expected, tmp_path, monkeypatch,
     assert answers(tmp_path / "batch") == expected
 
 
-def test_python_on_several_processes(arguments, expected, slides, tmp_path):
-    job = batch(slides, tmp_path / "model.onnx", "patches", tile=64, out=tmp_path / "batch",
-                workers=2, cores=1)  # fmt: skip
+def test_python_on_several_processes(home, expected, tmp_path):
+    job = batch(home / "slides", home / "model.onnx", "patches", tile=64, cache="off",
+                out=tmp_path / "batch", workers=2, cores=1)  # fmt: skip
     finished = [Path(row["image"]).name for row in job]
     assert sorted(finished) == sorted(expected)
     assert job.complete

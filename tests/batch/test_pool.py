@@ -1,0 +1,74 @@
+"""A run whose inference is on workers: the same bits as on this process's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from PIL import Image
+from toys import write_thin_model
+
+from hrviewer.batch import inference_pool
+from hrviewer.batch.pool import loaded_models
+from hrviewer.errors import HrviewerError
+from hrviewer.models import threads
+from hrviewer.runs import run
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Return a client of two workers on threads of this process."""
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
+    monkeypatch.setattr(threads, "_process_limit", 1)
+    loaded_models.cache_clear()
+    return write_thin_model(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("strategy", ["patches", "uniform", "nonuniform", "zoom"])
+def test_runs_have_the_same_bits(client, model, tmp_path, strategy):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 260, 3), np.uint8)).save(path)
+    params = {"tile": 64} if strategy == "patches" else {}
+    settings = {"cache": "off", "budget": "50%", "params": params}
+    here = run(path, model, strategy, out=tmp_path / "here.run.zarr", **settings)
+    with inference_pool(model, client=client, cores=1) as pool:
+        there = run(
+            path, model, strategy, out=tmp_path / "there.run.zarr", scheduler=pool, **settings
+        )
+    assert there.estimate == here.estimate
+    assert there.output.tobytes() == here.output.tobytes()
+    assert there.cost["flops"] == here.cost["flops"]
+    assert there.header["engine"] == here.header["engine"] | {"streams": 1}
+
+
+def test_errors_of_a_worker_reach_the_run(client, model, tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise HrviewerError("no such luck")
+
+    with inference_pool(model, client=client, cores=1) as pool:
+        monkeypatch.setattr("hrviewer.batch.pool.predict", fail)
+        done = run(path, model, out=tmp_path / "a.run.zarr", cache="off", scheduler=pool)
+    assert not done.complete
+    assert "no such luck" in done.patches["error"].iloc[0]
