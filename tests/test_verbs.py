@@ -14,7 +14,7 @@ from hrviewer import errors
 from hrviewer.errors import HrviewerError
 
 FUNCTIONS = (
-    "open", "load", "run", "compare", "cost", "view", "export", "find_tissue", "models",
+    "open", "load", "run", "compare", "batch", "cost", "view", "export", "find_tissue", "models",
     "strategies",
 )  # fmt: skip
 TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Region", "Run", "Strategy")

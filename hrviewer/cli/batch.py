@@ -33,7 +33,7 @@ from hrviewer.cli.workers import (
     SchedulerOption,
     WorkersOption,
 )
-from hrviewer.errors import printable
+from hrviewer.escaping import printable
 
 if TYPE_CHECKING:
     import pandas as pd

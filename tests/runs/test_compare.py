@@ -376,9 +376,22 @@ def test_the_baselines_are_those_of_the_reference_loop(shared, tmp_path):
         assert table.loc[name, "mae"] == pytest.approx(np.abs(column).mean(), rel=0.01)
         assert table.loc[name, "rmse"] == pytest.approx(np.sqrt((column**2).mean()), rel=0.01)
         assert table.loc[name, "images"] == 2
-    assert table.attrs == {"images": 2, "complete": True, "folder": str(tmp_path / "out")}
+    assert table.attrs == {
+        "images": 2, "failed": {}, "complete": True, "folder": str(tmp_path / "out"),
+    }  # fmt: skip
 
 
 def test_an_image_without_ground_truth_is_named(photo, tmp_path):
     with pytest.raises(HrviewerError, match=r"photo\.png has no ground truth"):
         experiment(tmp_path, toy_bundle(), out=tmp_path / "out")
+
+
+def test_an_image_that_cannot_be_used_is_a_row(photo, tmp_path):
+    (tmp_path / "empty.tif").touch()
+    strategies = ["patches", "uniform"]
+    table = compare([photo, tmp_path / "empty.tif"], toy_bundle(), strategies, out=tmp_path / "a")
+    assert table["estimate"].notna().tolist() == [True, True, False, False]
+    assert table["note"].str.contains("empty").tolist() == [False, False, True, True]
+    assert [*table.attrs["failed"]] == [str(tmp_path / "empty.tif")]
+    with pytest.raises(HrviewerError, match="empty"):
+        compare(tmp_path / "empty.tif", toy_bundle(), "patches", out=tmp_path / "b")
