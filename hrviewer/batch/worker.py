@@ -38,8 +38,8 @@ from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.batch_runner import BatchRunner, run_folder_name
 from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.exporting import export
-from hrviewer.runs.run import Run
 from hrviewer.runs.provenance import versions
+from hrviewer.runs.run import Run
 from hrviewer.runs.runner import RunSpec
 from hrviewer.runs.settings import merge_params, parse_params, resolve_region
 from hrviewer.runs.tissue import resolve_tissue
