@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from hrviewer.models.threads import available_cores, recommended_streams
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Workers", "connect"]
+__all__ = ["Workers", "check_place", "connect"]
 
 NO_DISTRIBUTED = 'a batch needs dask.distributed: pip install "hrviewer[cluster]"'
 
@@ -191,11 +193,7 @@ def cluster_client(path: Path, workers: int | None) -> Iterator[Client]:
     from distributed import Client
 
     module, name, options, count = read_cluster_file(path)
-    try:
-        kind = getattr(import_module(module), name)
-    except ImportError:
-        package = module.partition(".")[0].replace("_", "-")
-        raise RunError(f"{path.name} needs {package}: pip install {package}") from None
+    kind = cluster_class(module, name)
     if module == "dask_jobqueue" and "protocol" not in options:
         options.setdefault("security", True)
         options.setdefault("scheduler_options", {}).setdefault("dashboard_address", LOOPBACK)
@@ -206,6 +204,35 @@ def cluster_client(path: Path, workers: int | None) -> Iterator[Client]:
     with cluster, Client(cluster) as client:
         cluster.scale(workers or count)
         yield client
+
+
+def check_place(cluster: str | Path | None) -> None:
+    """Check a cluster's file, and import its class, on the main thread.
+
+    Raises
+    ------
+    HrviewerError
+        If it cannot be read, names another class, or the class is not installed.
+    """
+    if cluster is not None:
+        module, name, *_ = read_cluster_file(Path(cluster).expanduser())
+        cluster_class(module, name)
+
+
+def cluster_class(module: str, name: str) -> Any:
+    """Return a class of clusters; what its import does to Ctrl-C is undone."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return getattr(import_module(module), name)
+    except ImportError:
+        package = module.partition(".")[0].replace("_", "-")
+        raise RunError(f"{name} needs {package}: pip install {package}") from None
+    except ValueError:
+        raise RunError(f"{name} has to be started from the main thread of a program") from None
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def read_cluster_file(path: Path) -> tuple[str, str, dict[str, Any], int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from hrviewer.batch.cluster import Workers, connect
+from hrviewer.batch.cluster import Workers, check_place, connect
 from hrviewer.batch.image_list import ImageEntry, list_entries
 from hrviewer.batch.results_table import ResultsTable, Row
 from hrviewer.batch.settings import BatchSettings, EngineSettings
@@ -366,6 +366,7 @@ def batch(
     >>> job.table.to_csv("cohort.csv")  # doctest: +SKIP
     """
     entries = list_entries(images, recursive=recursive)
+    check_place(cluster)
     if model is None and not all(entry.model for entry in entries):
         raise no_model_error()
     if retries < 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from hrviewer.batch.cluster import connect, read_cluster_file
+from hrviewer.batch.cluster import check_place, connect, read_cluster_file
 from hrviewer.errors import HrviewerError, ParameterError
 
 
@@ -28,6 +30,14 @@ def test_one_place_only(tmp_path):
         connect(scheduler="tcp://127.0.0.1:1", cluster=tmp_path / "a.yaml"),
     ):
         pass
+
+
+def test_the_import_of_a_cluster_leaves_interrupts_alone(tmp_path):
+    path = tmp_path / "slurm.yaml"
+    path.write_text("class: dask_jobqueue.SLURMCluster")
+    before = signal.getsignal(signal.SIGINT)
+    check_place(path)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_cluster_is_read(tmp_path):
