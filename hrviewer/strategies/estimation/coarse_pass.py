@@ -55,6 +55,16 @@ class CoarsePass:
     remaining: float
     stop: bool
 
+    @property
+    def failed(self) -> int:
+        """Number of results that failed."""
+        return sum(bool(np.isnan(result.value).any()) for result in self.results)
+
+    @property
+    def lost(self) -> float:
+        """Area of the failed results, level-0 pixels."""
+        return float(sum(r.patch.core.area for r in self.results if np.isnan(r.value).any()))
+
 
 def scout_predicts_counts(context: PlanContext) -> bool:
     """Return whether the scout predicts the same counts as main, at a scale of its training."""
@@ -90,11 +100,23 @@ def run_scout(context: PlanContext, shrink: float) -> Generator[Request, Respons
     return (yield from run_over_region(context, "scout", scout_scale(context, shrink), target))
 
 
+def fill_lost(coarse: CoarsePass, grid: SamplingGrid, sums: Floats) -> Floats:
+    """Return sums in cells where failed results have the mean density of the others."""
+    lost = np.zeros(sums.shape[1], bool)
+    for result in coarse.results:
+        if np.isnan(result.value).any():
+            lost[grid.cells_meeting(result.patch.core)] = True
+    density = sums[:, ~lost].sum(axis=1) / max(float(grid.areas[~lost].sum()), 1.0)
+    return np.where(lost, np.outer(density, grid.areas), sums)
+
+
 def predict_cells(context: PlanContext, coarse: CoarsePass, grid: SamplingGrid) -> CoarsePrediction:
     """Return the scout's prediction for each cell of a grid."""
     k = context.main.card.prediction_channels
     sums = resample_onto(coarse.results, grid.ys, grid.xs, context.rect)
     sums = sums.reshape(len(sums), -1)
+    if coarse.failed:
+        sums = fill_lost(coarse, grid, sums)
     if scout_predicts_counts(context):
         values = sums[:k].T
         variance = sums[k : 2 * k].sum(axis=0) if len(sums) >= 2 * k else values.sum(axis=1)

@@ -77,6 +77,12 @@ class SamplingGrid:
         columns = np.flatnonzero((self.xs[:-1] >= rect.x) & (self.xs[1:] <= rect.x1))
         return np.asarray((rows[:, None] * self.shape[1] + columns).ravel())
 
+    def cells_meeting(self, rect: Rect) -> NDArray[np.intp]:
+        """Return the indices of the cells that meet a rectangle of level-0 pixels, in order."""
+        rows = np.flatnonzero((self.ys[:-1] < rect.y1) & (self.ys[1:] > rect.y))
+        columns = np.flatnonzero((self.xs[:-1] < rect.x1) & (self.xs[1:] > rect.x))
+        return np.asarray((rows[:, None] * self.shape[1] + columns).ravel())
+
     def as_map(self, values: Floats) -> tuple[Floats, Rect]:
         """Return values of cells ``(n,)`` as a map of full cells, and its extent."""
         rows, columns = self.shape

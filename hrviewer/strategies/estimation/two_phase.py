@@ -108,6 +108,8 @@ class TwoPhaseSampler:
     ----------
     measured : dict of int to ndarray of shape (k,)
         Values of the measured cells, in the order of measurement.
+    lost : set of int
+        Those of them whose measurement failed: they have the value of their prediction.
     failed : int
         Measurements that failed.
     """
@@ -129,6 +131,7 @@ class TwoPhaseSampler:
         self.context, self.grid, self.prediction = context, grid, prediction
         self.remaining, self.stop, self.target = remaining, stop, target
         self.measured: dict[int, Floats] = {}
+        self.lost: set[int] = set()
         self.failed = 0
 
     @property
@@ -139,10 +142,16 @@ class TwoPhaseSampler:
         return np.flatnonzero(unmeasured)
 
     @property
+    def predicted(self) -> NDArray[np.intp]:
+        """Indices of the cells of which only the prediction is known."""
+        return np.union1d(self.unmeasured, np.array([*self.lost], np.intp))
+
+    @property
     def measured_total(self) -> Floats:
-        """Sum of the measured cells, ``(k,)``."""
+        """Sum of the measured cells, ``(k,)``, but for those that failed."""
         none = np.zeros(self.prediction.values.shape[1])
-        return np.asarray(sum(self.measured.values(), start=none))
+        known = (value for cell, value in self.measured.items() if cell not in self.lost)
+        return np.asarray(sum(known, start=none))
 
     @property
     def affordable(self) -> int:
@@ -169,6 +178,7 @@ class TwoPhaseSampler:
             value = tile_answers(self.context.main.card, value, self.aggregation)
             return cell_value(self.context, result.patch, value)
         self.failed += 1
+        self.lost.add(cell)
         if self.context.main.card.has_shares:  # a ratio leaves them out
             return np.full(k, np.nan)
         return self.prediction.values[cell] if self.prediction.calibrated else np.zeros(k)
@@ -257,24 +267,27 @@ def regression_estimate(
         drawn = order[: len(sampler.measured) - selected]
         if not len(drawn):
             break
-        cells = unmeasured[drawn]
+        kept = np.array([int(unmeasured[place]) not in sampler.lost for place in drawn])
+        if not kept.any():
+            continue
+        cells = unmeasured[drawn[kept]]
         factor = calibrate(
             prediction.values[cells],
             np.array([sampler.measured[int(cell)] for cell in cells]),
-            inclusion_probabilities(p, len(drawn))[drawn],
+            inclusion_probabilities(p, len(drawn))[drawn[kept]],
             prediction.spread[cells],
             prediction.error,
         )
-        unmeasured_now, known = sampler.unmeasured, sampler.measured_total
+        rest, known = sampler.predicted, sampler.measured_total
         estimate = RegressionEstimate(
-            known + factor.value * prediction.values[unmeasured_now].sum(axis=0),
+            known + factor.value * prediction.values[rest].sum(axis=0),
             factor.interval(
                 float(known.sum()),
-                prediction.values[unmeasured_now],
-                prediction.spread[unmeasured_now],
+                prediction.values[rest],
+                prediction.spread[rest],
                 sampler.context_error,
             ),
-            len(drawn),
+            len(cells),
             factor,
         )
         if publish:

@@ -100,9 +100,9 @@ class ScannerPilot:
 
     def correct(self, sampler: TwoPhaseSampler) -> RegressionEstimate | None:
         """Return the estimate for a part from its measurements and the factor."""
-        if self.factor is None or not len(sampler.unmeasured):
+        if self.factor is None or not len(sampler.predicted):
             return None
-        rest, known = sampler.unmeasured, sampler.measured_total
+        rest, known = sampler.predicted, sampler.measured_total
         values, spread = sampler.prediction.values[rest], sampler.prediction.spread[rest]
         spread = np.minimum(spread, 1e6)
         interval = self.factor.interval(float(known.sum()), values, spread, sampler.context_error)
@@ -115,7 +115,7 @@ class ScannerPilot:
         """Return the part of an interval's half-width that is due to the factor."""
         if self.factor is None:
             return 0.0
-        rest = sampler.prediction.values[sampler.unmeasured].sum(axis=0)
+        rest = sampler.prediction.values[sampler.predicted].sum(axis=0)
         low, high = self.factor.error.quantiles
         return (high - low) / 2 * float((rest * self.factor.deviation).sum())
 

@@ -175,7 +175,7 @@ def _estimate(
                         f"counts {factor}")  # fmt: skip
         else:
             note.append(f"the others are corrected {factor}, as in the whole image")
-    unmeasured, known = sampler.unmeasured, float(sampler.measured_total.sum())
+    unmeasured, known = sampler.predicted, float(sampler.measured_total.sum())
     error = sampler.context_error * known
     lost = unmeasured[np.isinf(scan.prediction.spread[unmeasured])]
     interval: Interval | None = None

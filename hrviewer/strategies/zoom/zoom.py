@@ -41,6 +41,10 @@ from hrviewer.strategies.zoom.selection import SELECTORS
 
 __all__ = ["Zoom"]
 
+MAX_LOST = 0.5
+"""Part of the region without a prediction, or of the measurements that failed, above which there
+is no estimate, or no interval."""
+
 Floats = NDArray[np.float64]
 
 
@@ -93,6 +97,9 @@ class Zoom(Strategy):
         coarse = yield from run_scout(context, params.shrink)
         if coarse.stop:  # the rest of the region has no prediction at all
             return Estimate(None, note="the budget ended during the coarse pass: raise it")
+        if coarse.lost > MAX_LOST * context.region.area:
+            note = f"the scout failed on {coarse.failed:,} of {len(coarse.results):,} tiles"
+            return Estimate(None, note=f"{note}: too little for an estimate", coverage=0.0)
         grid = build_grid(context, tile or 0, coarse.remaining, params.halo)
         prediction = predict_cells(context, coarse, grid)
         region = context.region
@@ -224,6 +231,7 @@ def _sample(
     if not estimator.drawn:
         return _uncorrected(sampler, "the budget ended before the first random draw: raise it")
     interval = _clip_at_zero(estimator.anytime_interval if narrow else estimator.fixed_interval)
+    interval = _without_failed(sampler, float(estimator.estimate.sum()), interval)
     notes = [f"{estimator.drawn:,} of them drawn at random"] if selected else []
     if narrow:
         notes.append("stopped at the wanted width")
@@ -237,6 +245,17 @@ def _is_narrow(estimator: SamplingEstimator, width: float) -> bool:
         return False
     low, high = estimator.anytime_interval
     return (high - low) / 2 <= width / 100 * abs(float(estimator.estimate.sum()))
+
+
+def _without_failed(
+    sampler: TwoPhaseSampler, total: float, interval: Interval | None
+) -> Interval | None:
+    """Return an interval as wide as those measurements give it that did not fail."""
+    n, failed = len(sampler.measured), len(sampler.lost)
+    if interval is None or failed >= MAX_LOST * max(n, 1):
+        return None
+    wider = n / (n - failed)
+    return max(total - wider * (total - interval[0]), 0.0), total + wider * (interval[1] - total)
 
 
 def _clip_at_zero(interval: Interval | None) -> Interval | None:
@@ -261,7 +280,7 @@ def _failure_notes(sampler: TwoPhaseSampler) -> list[str]:
 
 def _uncorrected(sampler: TwoPhaseSampler, reason: str) -> Estimate:
     """Return the measured total plus, for the other cells, the scout's uncorrected prediction."""
-    unmeasured = sampler.unmeasured
+    unmeasured = sampler.predicted
     notes = [reason] if reason else []
     notes += [f"{len(sampler.measured):,} of {len(sampler.grid.patches):,} cells measured"]
     if len(unmeasured) and sampler.prediction.calibrated:
@@ -273,4 +292,5 @@ def _uncorrected(sampler: TwoPhaseSampler, reason: str) -> Estimate:
         return Estimate(
             sampler.measured_total + sampler.prediction.values[unmeasured].sum(axis=0), note=note
         )
-    return Estimate(sampler.measured_total if sampler.measured else None, note=note)
+    found = len(sampler.measured) > len(sampler.lost)
+    return Estimate(sampler.measured_total if found else None, note=note)
