@@ -231,6 +231,7 @@ class _PlanRunner:
         self._in_flight, self._arrived, flops = request, {}, self._spent
         if self._clock.expired:
             return ()
+        times: list[float] = []
         running = cast("Generator[tuple[int, InferenceResult]]", self._pipeline.run(request))
         with closing(running) as arriving:
             for index, result in arriving:
@@ -239,7 +240,11 @@ class _PlanRunner:
                 self.done += 1
                 flops += costs[index]
                 self._emit(Progress(self.done, self._requested, flops))
-                if self._clock.expired:
+                times.append(self._clock.elapsed)
+                # Where half the time to the next result is left, it would end the run later than
+                # the limit by as much as this one ends it earlier.
+                between = (times[-1] - times[0]) / max(len(times) - 1, 1)
+                if self._timed and self._clock.expires_at(times[-1] + between / 2):
                     break
         count = next(i for i in range(len(costs) + 1) if i not in self._arrived)
         groups = request.group if isinstance(request, PatchRequest) else None

@@ -10,8 +10,8 @@ from hrviewer.engine.run_control import RunControl
 
 __all__ = ["RunClock"]
 
-MAX_RESERVE = 0.2
-"""Share of a limit that may be reserved."""
+MIN_RESERVE, MAX_RESERVE = 0.03, 0.2
+"""Least share of a limit that is reserved, and the most."""
 
 
 class RunClock:
@@ -30,7 +30,7 @@ class RunClock:
     ----------
     reserve : float
         Seconds before the limit at which it expires, for stitching and writing what was found
-        until then; a fifth of the limit at most.
+        until then; at least 3 % of the limit, and a fifth at most.
 
     Examples
     --------
@@ -63,5 +63,9 @@ class RunClock:
     @property
     def expired(self) -> bool:
         """Whether the limit is reached, less the reserve."""
-        reserve = min(self.reserve, MAX_RESERVE * self.limit)
-        return self.limit < math.inf and self.elapsed >= self.limit - reserve
+        return self.limit < math.inf and self.expires_at(self.elapsed)
+
+    def expires_at(self, elapsed: float) -> bool:
+        """Return whether the limit, less the reserve, is reached after so many seconds."""
+        share = min(max(self.reserve / self.limit, MIN_RESERVE), MAX_RESERVE)
+        return self.limit < math.inf and elapsed >= self.limit * (1 - share)

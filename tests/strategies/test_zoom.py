@@ -413,6 +413,43 @@ def test_failed_measurements_count_as_predicted():
     assert np.isfinite(estimate.values).all()
 
 
+@pytest.mark.parametrize("method", ["topk", "sampling", "quadtree"])
+def test_nothing_is_estimated_where_the_scout_failed_or_most_measurements(method):
+    def broken(batch):
+        raise ValueError("broken")
+
+    scout = Scout(error=0.2)
+    scout.before = broken
+    estimate, _, _ = run(bundle=ToyBundle(main=Bright(), scout=scout), method=method)
+    assert (estimate.values, estimate.interval) == (None, None)
+    assert "the scout failed on" in estimate.note
+    # Where all measurements fail, the scout's prediction is left.
+    main, scout = Bright(), Scout(error=0.2)
+    main.before = broken
+    estimate, record, _ = run(bundle=ToyBundle(main=main, scout=scout), method=method)
+    predicted = sum(row.value for row in record.patches if row.role == "scout")
+    assert estimate.values.sum() == pytest.approx(predicted, rel=1e-6)
+    assert estimate.interval is None
+
+
+def test_failed_measurements_widen_the_interval():
+    widths = []
+    for share in (0.0, 0.3):
+        main, draws = Bright(), iter(np.random.default_rng(0).random(1000))
+
+        def fail(batch, draws=draws, share=share):
+            if next(draws) < share:
+                raise ValueError("broken")
+
+        main.before = fail
+        estimate, record, _ = run(bundle=ToyBundle(main=main, scout=Scout(error=0.5)), seed=3)
+        assert (record.counts()["failed"] > 0) == (share > 0)
+        low, high = estimate.interval
+        assert low <= estimate.values.sum() <= high
+        widths.append(high - low)
+    assert widths[1] > widths[0]
+
+
 def test_a_killed_run_resumes_to_the_same_result():
 
     whole, record, _ = run(method="sampling")
