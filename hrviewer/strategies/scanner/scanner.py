@@ -119,7 +119,8 @@ def _cell_values(sampler: TwoPhaseSampler, factor: Floats | float = 1.0) -> Floa
     """Return the value of each cell, ``(n, k)``: measured, or predicted times a factor."""
     values = sampler.prediction.values * factor
     for cell, value in sampler.measured.items():
-        values[cell] = value
+        if cell not in sampler.lost:
+            values[cell] = value
     return values
 
 
