@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.state import AppState
+from hrviewer.io.atomic_write import replace_file
 from hrviewer.paths import data_folder
 from hrviewer.runs import Run
 
@@ -91,11 +91,9 @@ class RecentFiles:
         text = self._places.model_dump_json(indent=1)
 
         def write(task: Task[None]) -> None:
-            new = self._path.with_name(f".{self._path.name}.new")
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                new.write_text(text, "utf-8")
-                os.replace(new, self._path)
+                replace_file(self._path, text.encode())
             except OSError as error:  # all else works without the list
                 log.info("the list of recent files was not written: %s", error)
 

@@ -53,7 +53,7 @@ class Overlays:
     """
 
     limits_changed = Signal(str)
-    """Emitted with an overlay's name when its contrast limits change."""
+    """Emitted with an overlay's name when its contrast limits, or whether values exceed them, change."""
 
     visibility_changed = Signal()
     """Emitted when the user hid, showed or removed a layer with napari's controls."""
@@ -135,6 +135,7 @@ class Overlays:
         if layer.colormap.name != colormap.name:
             layer.colormap = colormap
         layer.contrast_limits_range = layer.contrast_limits = drawn.limits
+        self._shown_limits[name] = as_limits(layer.contrast_limits)
 
     def show_class(self, class_index: int | None) -> None:
         """Show another class, all together, or the most likely one."""
@@ -337,8 +338,12 @@ class Overlays:
         self._autoscale(name)
 
     def _autoscale(self, name: MapName) -> None:
-        self.maps.rasters[name].autoscale(self._levels[name])
+        drawn = self.maps.rasters[name]
+        was_clipped = drawn.is_clipped
+        drawn.autoscale(self._levels[name])
         self._follow_scale(name)
+        if drawn.is_clipped != was_clipped:
+            self.limits_changed.emit(name)
 
     def _follow_scale(self, name: MapName) -> None:
         """Bring contrast limits and colour scale together, whichever was moved."""

@@ -105,7 +105,7 @@ class OverlayLegend(QWidget):
                 row(overlay_row.low, overlay_row.unit, overlay_row.high, stretch=1), top + 1, 1
             )
             grid.setRowMinimumHeight(top + 2, 4)
-            overlay_row.checkbox.toggled.connect(self._toggle)
+            overlay_row.checkbox.toggled.connect(partial(self._toggle_row, overlay_row.name))
             overlay_row.opacity.valueChanged.connect(self._set_opacity)
             if overlay_row.name in EDITABLE_SCALES:
                 overlay_row.colour_bar.clicked.connect(partial(self.edit_scale, overlay_row.name))
@@ -190,10 +190,12 @@ class OverlayLegend(QWidget):
         overlay_row.unit.setText(drawn.unit)
 
     def _toggle(self) -> None:
-        if self._overlays is not None:
-            for name, overlay_row in self.rows.items():
-                if self._overlays.is_visible(name) != overlay_row.checkbox.isChecked():
-                    self._overlays.set_visible(name, overlay_row.checkbox.isChecked())
+        for name, overlay_row in self.rows.items():
+            self._toggle_row(name, overlay_row.checkbox.isChecked())
+
+    def _toggle_row(self, name: MapName, shown: bool) -> None:
+        if self._overlays is not None and self._overlays.is_visible(name) != shown:
+            self._overlays.set_visible(name, shown)
 
     def _show_visibility(self) -> None:
         """Check what is visible, after the user used napari's controls."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qtpy.QtCore import QLocale
 from qtpy.QtGui import QDoubleValidator
 from qtpy.QtWidgets import QCheckBox, QLineEdit, QMenu, QPushButton, QWidget, QWidgetAction
 
@@ -30,7 +31,7 @@ class ScaleEditor(QMenu):
         self.name, self.overlays = name, overlays
         self.low, self.high = QLineEdit(), QLineEdit()
         for field in (self.low, self.high):
-            field.setValidator(QDoubleValidator(field))
+            field.setValidator(number_validator(field))
             field.setFixedWidth(84)
             field.editingFinished.connect(self._set_limits)
         self.fit_button = QPushButton("Fit to the view")
@@ -87,3 +88,12 @@ class ScaleEditor(QMenu):
 
     def _show_on_image(self, shown: bool) -> None:
         self.overlays.set_colour_bar(self.name, shown)
+
+
+def number_validator(field: QLineEdit) -> QDoubleValidator:
+    """Return a validator that accepts what `float` does, in every locale."""
+    locale = QLocale(QLocale.Language.C)
+    locale.setNumberOptions(QLocale.NumberOption.RejectGroupSeparator)
+    validator = QDoubleValidator(field)
+    validator.setLocale(locale)
+    return validator

@@ -132,6 +132,47 @@ def test_limits_that_the_user_sets_are_held(make_napari_viewer_proxy, image):
     assert tuple(following.layers["output"].contrast_limits) == (0.0, 5e5)
 
 
+def test_limits_of_another_run_or_quantity_are_no_edit(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    first = drawn(image)
+    first.rasters["saliency"].values[:] = 7.0
+    first.rasters["saliency"].changed = True
+    before = Overlays(viewer, base, first)
+    before.refresh()
+    maps = ResultMaps(
+        Rect(0, 0, 256, 320), CELL, "intensity", ["a", "b"], units=["m", "s"], limits=None,
+        task="mean",
+    )  # fmt: skip
+    overlays = Overlays(viewer, base, maps, previous=before)
+    for name in ("output", "saliency"):
+        raster = maps.rasters[name]
+        assert not raster.scale.held
+        raster.values[:] = 40.0
+        raster.changed = True
+    overlays.refresh()
+    assert maps.rasters["output"].limits == maps.rasters["saliency"].limits == (0.0, 50.0)
+    overlays.show_class(0)
+    overlays.refresh()
+    assert not maps.rasters["output"].scale.held
+
+
+def test_values_above_a_held_scale_are_announced(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    maps = drawn(image)
+    overlays = Overlays(viewer, base, maps)
+    overlays.refresh()
+    maps.rasters["output"].scale.hold()
+    heard = []
+    overlays.limits_changed.connect(lambda name: heard.append(maps.rasters[name].is_clipped))
+    for value, expected in ((4e5, [True]), (5e5, [True]), (0.5, [True, False])):
+        maps.rasters["output"].values[:] = value
+        maps.rasters["output"].changed = True
+        overlays.refresh()
+        assert heard == expected
+
+
 def test_the_legend_is_on_the_image_while_its_overlay_is_visible(make_napari_viewer_proxy, image):
     viewer = make_napari_viewer_proxy()
     base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
