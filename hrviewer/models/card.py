@@ -36,6 +36,9 @@ Task = Literal[
     "density", "segmentation", "classification", "multi-label", "regression",
     "detection", "instances", "embedding", "saliency",
 ]  # fmt: skip
+AVERAGED_TASKS: tuple[Task, ...] = ("classification", "multi-label", "regression")
+"""Tasks of models with one prediction per tile, of which an estimate is the mean."""
+
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
 
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -318,7 +321,7 @@ class ModelCard(CardSection):
     @property
     def averaged(self) -> bool:
         """Whether an estimate is the mean over tiles, and a tile has one prediction."""
-        return self.task in ("classification", "multi-label", "regression")
+        return self.task in AVERAGED_TASKS
 
     @property
     def exclusive(self) -> bool:

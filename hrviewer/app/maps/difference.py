@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from hrviewer.app.maps.colour_scale import ColourScale
 from hrviewer.app.maps.raster import PyramidRaster
 from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.errors import RunError
 from hrviewer.units import nice_ceiling
 
 __all__ = ["subtract_maps"]
@@ -27,10 +28,17 @@ def subtract_maps(a: ResultMaps, b: ResultMaps) -> PyramidRaster:
     Returns
     -------
     PyramidRaster
-        One level; its limits are symmetric.
+        One level; its limits are symmetric. Of most likely classes 1 where they differ, else 0.
+
+    Raises
+    ------
+    RunError
+        If only one of them shows most likely classes, or they have others.
     """
     side = max(a.image.h, a.image.w) / MAX_CELLS
     one, two = a.rasters["output"], b.rasters["output"]
+    if one.categories != two.categories:
+        raise RunError("these runs have different classes: choose two of the same classes")
     levels = one.level_for(side), two.level_for(side)
     cells = one.cell * 2 ** levels[0], two.cell * 2 ** levels[1]
     parts = one.levels[levels[0]], two.levels[levels[1]]

@@ -245,6 +245,8 @@ class CompareService:
         self.difference_changed.emit()
         top = f"{raster.limits[1]:,.3g} {raster.unit}"
         message = f"orange: {one} higher; blue: {other} higher; up to {top}"
+        if a.rasters["output"].categories:
+            message = f"orange: {one} and {other} have another most likely class"
         known = raster.values[np.isfinite(raster.values)]
         if not known.any():
             message = f"{one} and {other}: no difference in the shared area"

@@ -25,6 +25,9 @@ Aggregation = Literal["mean", "majority", "maximum"]
 
 Floats = NDArray[np.float64]
 
+TILE_TASKS = ("classification", "multi-label")
+"""Tasks of models whose answers for tiles are aggregated."""
+
 THRESHOLD = 0.5
 """Probability above which a tile has a label of several that do not exclude one another."""
 
@@ -37,6 +40,7 @@ def aggregation_field() -> Any:
         description="Of a model that classifies tiles: mean, the mean probability of each class; "
         "majority, the share of tiles for which it is the most likely (with several labels, more "
         "likely than not); maximum, the highest probability of any tile",
+        json_schema_extra={"tasks": [*TILE_TASKS]},
     )
 
 
@@ -62,7 +66,7 @@ def check_aggregation(context: PlanContext, aggregation: Aggregation) -> None:
         raise ParameterError(
             f"aggregation={aggregation} is of whole tiles, but the regions cut them: leave it out"
         )
-    if card.task not in ("classification", "multi-label"):
+    if card.task not in TILE_TASKS:
         raise ParameterError(
             f"aggregation={aggregation} is for models that classify tiles; the task of "
             f"{card.name!r} is {card.task}: leave it out"

@@ -13,6 +13,7 @@ from pydantic import Field
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import ModelCard
+from hrviewer.models.card import AVERAGED_TASKS
 from hrviewer.strategies.estimation.sampling_grid import resample_onto
 from hrviewer.strategies.protocol import (
     Estimate,
@@ -89,6 +90,7 @@ def skip_field() -> Any:
         description="Of a model with one prediction per tile, leave out tiles without foreground: "
         "the answer is of the others; by default if the model's pixel size is known, as for "
         "microscope slides",
+        json_schema_extra={"tasks": [*AVERAGED_TASKS]},
     )
 
 

@@ -42,6 +42,8 @@ class ParamsForm(Form):
         self._special_labels: dict[str, QLabel] = {}
         self._labels: dict[str, QLabel] = {}
         self._on_change = on_change
+        self._task: str | None = None
+        self._tasks = {name: tasks_of(about) for name, about in model.model_fields.items()}
         self.fields: dict[str, Any] = {}
         for name, about in model.model_fields.items():
             field = make_field(about, self._defaults[name])
@@ -65,12 +67,22 @@ class ParamsForm(Form):
         }
         return {name: value for name, value in values.items() if value != self._defaults[name]}
 
+    def set_task(self, task: str | None) -> None:
+        """Show what has an effect for models of a task; None shows it for all tasks."""
+        before, self._task = self.values(), task
+        self._update_visibility()
+        if self.values() != before:
+            self._on_change(self.values())
+
     def _on_field_changed(self) -> None:
         self._update_visibility()
         self._on_change(self.values())
 
     def _has_effect(self, name: str) -> bool:
-        """Return whether a parameter applies to the choices of others."""
+        """Return whether a parameter applies to the model's task and the choices of others."""
+        tasks = self._tasks[name]
+        if tasks is not None and self._task is not None and self._task not in tasks:
+            return False
         if name not in self._visible_if:
             return True
         other, choices = self._visible_if[name]
@@ -78,12 +90,20 @@ class ParamsForm(Form):
 
     def _update_visibility(self) -> None:
         """Hide the parameters that have no effect."""
-        for name in self._visible_if:
-            visible = self._has_effect(name)
-            self.fields[name].native.setVisible(visible)
-            self._labels[name].setVisible(visible)
+        for name, tasks in self._tasks.items():
+            if tasks is not None or name in self._visible_if:
+                visible = self._has_effect(name)
+                self.fields[name].native.setVisible(visible)
+                self._labels[name].setVisible(visible)
         for name, text in self._special_labels.items():
             text.setVisible(self.fields[name].value == self.fields[name].min)
+
+
+def tasks_of(about: FieldInfo) -> list[Any] | None:
+    """Return the tasks of models for which a parameter has an effect; None for all."""
+    extra = about.json_schema_extra
+    tasks = extra.get("tasks") if isinstance(extra, dict) else None
+    return tasks if isinstance(tasks, list) else None
 
 
 def make_field(about: FieldInfo, value: Any) -> Any:

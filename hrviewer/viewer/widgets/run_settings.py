@@ -129,6 +129,7 @@ class RunSettingsForm(QWidget):
         self.budget.textEdited.connect(self._set_budget)
         controller.state.image_changed.connect(self._show_image)
         controller.state.model_changed.connect(self._show_model)
+        controller.state.model_changed.connect(self._show_task)
         controller.state.strategy_changed.connect(self._show_strategy)
         self._show_image()
         self._show_strategy()
@@ -211,6 +212,13 @@ class RunSettingsForm(QWidget):
             f"{amount}{self.unit.currentData()}" if amount else ""
         )
 
+    def _show_task(self) -> None:
+        """Show the parameters that have an effect with the model."""
+        model = self.controller.state.settings.model
+        card = None if model is None else model.roles.get("main")
+        if self.params is not None:
+            self.params.set_task(None if card is None else card.task)
+
     def _set_params(self, values: dict[str, Any]) -> None:
         self.controller.state.settings.params = values
 
@@ -275,6 +283,7 @@ class RunSettingsForm(QWidget):
             self.params.hide()
             self.params.deleteLater()
         self.params = ParamsForm(strategy.Params, self._set_params)
+        self._show_task()
         self._params_layout.addWidget(self.params)
 
 

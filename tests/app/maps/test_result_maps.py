@@ -13,6 +13,7 @@ from hrviewer.app.maps.raster import COST_QUANTITIES, coarsen
 from hrviewer.app.maps.result_maps import MOST_LIKELY, ResultMaps
 from hrviewer.engine import InferenceResult
 from hrviewer.engine.cost import Cost
+from hrviewer.errors import RunError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.runs import run
 from hrviewer.strategies import PatchRequest, Publish
@@ -187,6 +188,9 @@ def test_classes_differ_or_do_not():
     found = subtract_maps(one, other)
     np.testing.assert_array_equal(np.unique(found.values[np.isfinite(found.values)]), [0, 1])
     assert found.unit == "another class"
+    other.set_class(0)
+    with pytest.raises(RunError, match="different classes"):
+        subtract_maps(one, other)
 
 
 def test_saliency_is_drawn_as_it_is_shown():

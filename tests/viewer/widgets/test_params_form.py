@@ -57,6 +57,22 @@ def test_changes_are_emitted(form):
     assert Everything(**form.values()).share == 0.5
 
 
+def test_parameters_without_effect_on_a_task_are_hidden(qtbot):
+    heard = []
+    form = ParamsForm(get_strategy("patches").Params, heard.append)
+    qtbot.addWidget(form)
+    form.fields["aggregation"].value = "majority"
+    form.set_task("classification")
+    assert form.values() == {"aggregation": "majority"}
+    form.set_task("density")
+    assert heard[-1] == form.values() == {}
+    hidden = {name for name, field in form.fields.items() if field.native.isHidden()}
+    assert hidden == {"skip", "aggregation", "verify"}
+    form.set_task("regression")
+    assert not form.fields["skip"].native.isHidden()
+    assert form.fields["aggregation"].native.isHidden()
+
+
 def test_what_says_nothing_is_not_shown(form):
     def shown():
         labels = {w.text() for w in form.findChildren(QLabel) if not w.isHidden()}
