@@ -11,7 +11,7 @@ MINUTES ?= 10
 # An image of yours for the demo: make demo SLIDE=path
 SLIDE ?=
 
-.PHONY: help demo test coverage test-slow test-timm fuzz soak lint format bench clean
+.PHONY: help demo test coverage test-slow test-timm fuzz soak walk lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test-timm  the tests of timm's networks, with timm in build/timm"
 	@echo "make fuzz       random damage to every kind of file that is opened: make fuzz MINUTES=10"
 	@echo "make soak       hundreds of random views with Live on: nothing stale, leaked or growing"
+	@echo "make walk       the window used with mouse and keyboard, at every size; pictures of each screen go to build/walk"
 	@echo "make lint       ruff, mypy, import contracts, words, structure, the napari manifest"
 	@echo "make format     let ruff fix what it can"
 	@echo "make bench      list the benchmarks, each with its command"
@@ -59,6 +60,11 @@ fuzz: .venv/.ready
 
 soak: .venv/.ready
 	$(PYTEST) -m soak $(ARGS)
+
+# A screen of twice the resolution has its own process: Qt reads the scale when it starts.
+walk: .venv/.ready
+	$(PYTEST) -m walk tests/viewer/walk $(ARGS)
+	QT_SCALE_FACTOR=2 $(PYTEST) -m walk tests/viewer/walk/test_rooms.py $(ARGS)
 
 lint: .venv/.ready
 	$(BIN)/ruff check

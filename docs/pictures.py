@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 from PIL import Image
+from qtpy.QtGui import QPainter
 
 import hrviewer
 from hrviewer.app.maps.raster import MAPS
@@ -146,12 +147,14 @@ def interval() -> None:
         panel = opened.panel
 
         def keep() -> None:
-            top = panel.run_controls.mapTo(panel, panel.run_controls.rect().topLeft()).y()
-            bottom = panel.interval_widget.mapTo(
-                panel, panel.interval_widget.rect().bottomLeft()
-            ).y()
-            shot = panel.grab().toImage()
-            cut.append(shot.copy(0, top, shot.width() - 14, bottom - top + 6))
+            parts = panel.run_controls, panel.interval_widget
+            shots = [part.grab().toImage() for part in parts]
+            joined = shots[0].copy(0, 0, shots[0].width(), sum(s.height() for s in shots) + 6)
+            joined.fill(panel.grab().toImage().pixelColor(3, 100))
+            with QPainter(joined) as painter:
+                painter.drawImage(0, 0, shots[0])
+                painter.drawImage(0, shots[0].height() + 6, shots[1])
+            cut.append(joined)
 
         def at(part: float) -> None:
             if panel.interval_widget.isVisible() and part >= wanted[0]:

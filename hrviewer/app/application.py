@@ -22,6 +22,7 @@ from hrviewer.app.services.recent_files import RecentFiles
 from hrviewer.app.services.run_library import RunLibrary
 from hrviewer.app.services.run_queue import RunQueue
 from hrviewer.app.services.run_service import RunService
+from hrviewer.app.services.slide_list import SlideList
 from hrviewer.app.state import AppState
 from hrviewer.engine import ResultCache
 
@@ -79,6 +80,7 @@ class Application:
         self.run_library = RunLibrary(state, background, self.compare_service)
         self.export_service = ExportService(state, background)
         self.recent_files = RecentFiles(state, background)
+        self.slide_list = SlideList(state, background, resources)
         self._closed = False
 
     @property
@@ -94,6 +96,7 @@ class Application:
             self.annotation_service,
             self.ground_truth_service,
             self.object_service,
+            self.slide_list,
         )
         return any(service.is_running for service in services)
 

@@ -15,17 +15,20 @@ from napari.utils.notifications import show_error
 from hrviewer.app.application import Application
 from hrviewer.engine import ResultCache
 from hrviewer.escaping import plain_text
+from hrviewer.formatting import NO_ESTIMATE
 from hrviewer.viewer.image.view_fit import ViewFit
 from hrviewer.viewer.layers.annotation_layers import AnnotationLayers
 from hrviewer.viewer.layers.canvas_text import CanvasText
 from hrviewer.viewer.layers.clicks import ClickHandler
 from hrviewer.viewer.layers.comparison_layers import ComparisonLayers
+from hrviewer.viewer.layers.drawing_history import DrawingHistories
 from hrviewer.viewer.layers.ground_truth_layer import GroundTruthLayer
 from hrviewer.viewer.layers.image_tracker import ImageTracker, LayerDisplay, layer_of
 from hrviewer.viewer.layers.label_layer import LabelLayer
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.result_layers import ResultLayers
 from hrviewer.viewer.layers.roi import region_layer, start_region
+from hrviewer.viewer.layers.view_drawing import describe_view
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -49,6 +52,8 @@ class Controller(Application):
         Overlays of the current results.
     comparison : ComparisonLayers
         Runs side by side, or their difference.
+    drawing : DrawingHistories
+        Undo and redo of what the user draws.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Controller(Application):
         )
         self.canvas_text = CanvasText(viewer, state)
         self.clicks = ClickHandler(viewer, state, self.results)
+        self.drawing = DrawingHistories(viewer)
         self.tracker = display.tracker = ImageTracker(viewer, state)
         display.fit = self.view_fit.request
 
@@ -106,6 +112,21 @@ class Controller(Application):
         """Inspect the patch at a world position, as a click there does."""
         self.clicks.click(position)
 
+    def export_figure(self, path: Path, *, dpi: int = 300, inches: float = 7.0) -> None:
+        """Write what is on the screen as a figure: PNG, SVG or PDF, by the file's suffix."""
+        with self.state.reporting_errors():
+            image, overlays = self.state.require_image(), self.overlays
+            shown = overlays is not None and not overlays.is_hidden
+            estimate = image.estimate if shown else NO_ESTIMATE
+            parts = (image.name, estimate.amount, estimate.details)
+            drawing = describe_view(
+                self.viewer,
+                overlays.legends() if overlays is not None and shown else [],
+                overlays.visible_classes() if overlays is not None and shown else [],
+                " · ".join(part for part in parts if part),
+            )
+            self.export_service.write_figure(drawing, path, dpi=dpi, inches=inches)
+
     def tick(self) -> None:
         """Take in the results of other threads, and display them."""
         super().tick()
@@ -120,6 +141,7 @@ class Controller(Application):
             return
         self.tracker.close()
         self.clicks.close()
+        self.drawing.close()
         super().close()
         for displayed in (self.ground_truth, self.labels, self.comparison, self.canvas_text):
             displayed.close()

@@ -111,6 +111,7 @@ def view(
             window.add_layer(Layer.create(*data))
     opened = View(window, panel_of(window))
     if viewer is None:
+        opened.panel.arrange()
         opened.controller.view_fit.request()
     if model is not None:
         opened.controller.state.set_model(model)

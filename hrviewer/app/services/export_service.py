@@ -1,4 +1,4 @@
-"""Export of the displayed run to another format, on a thread.
+"""Export of the displayed run to another format, or of the view as a figure, on a thread.
 
 Invariant: the front end's thread waits for nothing; after `stop` nothing is left of the export.
 """
@@ -14,6 +14,7 @@ from hrviewer.app.services.background import Background, Task
 from hrviewer.app.state import AppState
 from hrviewer.errors import HrviewerError, RunError, format_error
 from hrviewer.io import Exportable, export
+from hrviewer.io.figures.view_figure import ViewDrawing, write_view_figure
 
 __all__ = ["ExportService", "ExportStopped"]
 
@@ -61,6 +62,24 @@ class ExportService:
                 progress=partial(self._report, target),
             )
 
+    def write_figure(
+        self, drawing: ViewDrawing, path: str | Path, *, dpi: int, inches: float
+    ) -> None:
+        """Begin to write a figure of the view, as `write_view_figure` does."""
+        with self._state.reporting_errors():
+            image = self._state.require_image()
+            if self.is_running:
+                raise RunError("an export is in progress: wait for it, or stop it")
+            target = Path(path).expanduser()
+            self._stopped = False
+            self._report(target, 0.0)
+            self._task = self._background.submit(
+                "export",
+                partial(write_drawing, drawing, target, dpi, inches),
+                partial(self._finish, image, target),
+                failed=self._fail,
+            )
+
     def stop(self) -> None:
         """Stop the export."""
         self._stopped = True
@@ -92,3 +111,10 @@ class ExportService:
         self._state.error_raised.emit("")
         self._state.export_progress_changed.emit(0.0, message)
         self._state.report_error(message)
+
+
+def write_drawing(
+    drawing: ViewDrawing, path: Path, dpi: int, inches: float, task: Task[None]
+) -> None:
+    """Write a figure, on a worker thread."""
+    write_view_figure(drawing, path, dpi=dpi, inches=inches)

@@ -258,7 +258,7 @@ def list_notes(run: Run) -> list[str]:
 def report_run(state: AppState, image: ImageSession, run: Run, notes: list[str]) -> None:
     """Put a run's estimate, cost and notes on its image."""
     cost = run.cost
-    state.set_status(image, Status(1.0, "done") if run.complete else Status(0.0, ""))
+    state.set_status(image, Status(1.0, "done") if run.complete else Status(0.0, "incomplete"))
     state.set_estimate(
         image,
         describe_estimate(run.estimate),

@@ -232,7 +232,7 @@ def draw_figure(
         else:
             draw_picture(axes, data.picture, extent)
         axes.set(xticks=[], yticks=[])
-        draw_scale_bar(axes, (height, width), data.unit)
+        draw_scale_bar(axes, (0.0, 0.0, height, width), data.unit)
         figure.supxlabel(caption, fontsize=8, wrap=True, x=0.02, ha="left")
         FigureCanvasAgg(figure)
         figure.savefig(target, format="png")
@@ -278,15 +278,26 @@ def draw_picture(axes: Any, picture: ObjectPicture, extent: tuple[float, ...]) -
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 
 
-def draw_scale_bar(axes: Any, size: Sequence[float], unit: str) -> None:
-    """Draw a scale bar in the lower left, with an outline that is visible on any background."""
+def draw_scale_bar(axes: Any, area: Sequence[float], unit: str) -> None:
+    """Draw a scale bar in the lower left, with an outline that is visible on any background.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Shows the area, y downwards.
+    area : sequence of float
+        Its top, left, bottom and right.
+    unit : str
+        ``µm`` or ``px``.
+    """
     from matplotlib import patheffects
 
-    height, width = size
-    length, y, x = bar_length(width), 0.95 * height, 0.04 * width
+    top, left, bottom, right = area
+    height, width = bottom - top, right - left
+    length, y, x = bar_length(width), top + 0.95 * height, left + 0.04 * width
     around = [patheffects.Stroke(linewidth=5, foreground="black"), patheffects.Normal()]
     axes.plot([x, x + length], [y, y], color="white", lw=3, solid_capstyle="butt",
-              path_effects=around)  # fmt: skip
+              path_effects=around, zorder=1000)  # fmt: skip
     thin = [patheffects.Stroke(linewidth=2, foreground="black"), patheffects.Normal()]
     axes.text(x + length / 2, y - 0.02 * height, format_length(length, unit), color="white",
-              ha="center", va="bottom", path_effects=thin)  # fmt: skip
+              ha="center", va="bottom", path_effects=thin, zorder=1000)  # fmt: skip

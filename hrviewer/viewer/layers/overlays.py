@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Layer
 from psygnal import Signal
 
 from hrviewer.app.image_session import Viewport
+from hrviewer.app.maps.heat_map import HeatMap, smooth_raster
 from hrviewer.app.maps.raster import MAPS, MapName, PyramidRaster
 from hrviewer.app.maps.result_maps import Completion, ResultMaps
+from hrviewer.io.figures.view_figure import ScaleLegend
+from hrviewer.io.geojson import class_colors
+from hrviewer.units import format_si
 from hrviewer.viewer.image.geometry import METADATA_KEY, is_aligned, placement
 from hrviewer.viewer.layers.attention_layers import AttentionLayers
 from hrviewer.viewer.layers.class_legend import ClassLegend
@@ -53,7 +58,7 @@ class Overlays:
     """
 
     limits_changed = Signal(str)
-    """Emitted with an overlay's name when its contrast limits, or whether values exceed them, change."""
+    """Emitted with an overlay's name when its limits, or whether values exceed them, change."""
 
     visibility_changed = Signal()
     """Emitted when the user hid, showed or removed a layer with napari's controls."""
@@ -71,6 +76,7 @@ class Overlays:
             name: style.visible for name, style in OVERLAY_STYLES.items()
         }
         self._colour_bars: set[MapName] = {"output"}
+        self.heat = HeatMap() if previous is None else previous.heat
         self._hidden = False
         self._class_legend = ClassLegend(viewer, "output")
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
@@ -131,7 +137,7 @@ class Overlays:
     def _apply_style(self, name: MapName) -> None:
         """Apply a map's colours and limits, which depend on the displayed class."""
         layer, drawn = self.layers[name], self.maps.rasters[name]
-        colormap = map_colormap(name, drawn)
+        colormap = map_colormap(name, drawn, self.heat)
         if layer.colormap.name != colormap.name:
             layer.colormap = colormap
         layer.contrast_limits_range = layer.contrast_limits = drawn.limits
@@ -187,7 +193,9 @@ class Overlays:
             if layer.name != layer_title(name, drawn):  # another cost is displayed
                 layer.name = layer_title(name, drawn)
             self._autoscale(name)
-            if layer.visible:
+            if name == "output" and self.heat.sigma > 0:
+                self._set_level(name)
+            elif layer.visible:
                 layer.set_view_slice()
                 layer.events.set_data()
         self._refresh_layer_groups()
@@ -317,6 +325,37 @@ class Overlays:
         (self._colour_bars.add if shown else self._colour_bars.discard)(name)
         self._apply_visibility()
 
+    def set_heat_map(self, heat: HeatMap) -> None:
+        """Smooth the output, hide its low values, or show its cells."""
+        self.heat = heat
+        self._apply_style("output")
+        self._set_level("output")
+
+    def legends(self) -> list[ScaleLegend]:
+        """Return the colour scales of the visible maps, without those of classes."""
+        found = []
+        for name, layer in self.layers.items():
+            drawn = self.maps.rasters[name]
+            if layer.visible and not drawn.categories:
+                high = "≥ " * drawn.is_clipped + format_si(drawn.limits[1])
+                colours = np.asarray(layer.colormap.map(np.linspace(0, 1, 128)))
+                found.append(ScaleLegend(layer.name, f"{drawn.limits[0]:g}", high, colours))
+        return found
+
+    def visible_classes(self) -> list[tuple[str, tuple[float, ...]]]:
+        """Return the classes that are displayed, each with its colour, RGB of 0 to 1."""
+        maps, hidden = self.maps, self.maps.hidden_classes
+        shown = self.layers["output"].visible and bool(maps.rasters["output"].categories)
+        group = self.object_layers
+        if maps.objects is not None and group is not None and group.is_visible:
+            shown, hidden = not self._hidden, frozenset(maps.objects.hidden_classes)
+        colours = class_colors(maps.classes) if shown else []
+        return [
+            (name, tuple(part / 255 for part in colour))
+            for i, (name, colour) in enumerate(zip(maps.classes, colours, strict=False))
+            if i not in hidden
+        ]
+
     def fit_scale(self, name: MapName) -> None:
         """Fit a map's colour scale to what is displayed, and hold it."""
         scale = self.maps.rasters[name].scale
@@ -332,8 +371,13 @@ class Overlays:
     def _set_level(self, name: MapName) -> None:
         """Show another level of a map."""
         layer, drawn, level = self.layers[name], self.maps.rasters[name], self._levels[name]
-        place = placement(self.image_layer, drawn.cell * 2**level)
-        layer.data = drawn.levels[level]
+        values, cell = drawn.levels[level], drawn.cell * 2**level
+        smooth = name == "output" and self.heat.sigma > 0 and not drawn.categories
+        if smooth:
+            values, cell = smooth_raster(drawn, self.heat.sigma)
+        place = placement(self.image_layer, cell)
+        layer.data = values
+        layer.interpolation2d = "linear" if smooth else "nearest"
         layer.scale, layer.translate = place["scale"], place["translate"]
         self._autoscale(name)
 
@@ -357,6 +401,8 @@ class Overlays:
         else:
             return
         self._shown_limits[name] = limits
+        if name == "output" and self.heat.threshold is not None:
+            self._apply_style(name)  # its place on the scale has moved
         self.limits_changed.emit(name)
 
     def _apply_visibility(self) -> None:

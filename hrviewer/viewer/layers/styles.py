@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.app.maps.heat_map import HeatMap
 from hrviewer.app.maps.raster import MapName, PyramidRaster
 from hrviewer.io.geojson import class_colors
 
@@ -65,25 +66,48 @@ class OverlayStyle:
 
 
 @cache
-def _colormap(colormap_name: str, start: float, low: float, high: float) -> Colormap:
+def _colormap(
+    colormap_name: str,
+    start: float,
+    low: float,
+    high: float,
+    hidden: float = 0.0,
+    by_value: bool = True,
+) -> Colormap:
+    """Return a scale whose part `hidden` from its low end is transparent."""
     from napari.utils import Colormap
     from napari.utils.colormaps import ensure_colormap
 
     steps = np.linspace(0, 1, 256)
     colours = np.array(ensure_colormap(colormap_name).map(start + (1 - start) * steps))
     # Half of the way up, a value is as good as opaque.
-    colours[:, 3] = low + (high - low) * np.minimum(1, 2 * steps)
-    return Colormap(
-        colours, name=f"hrviewer-{colormap_name}", display_name=f"hrviewer {colormap_name}"
-    )
+    colours[:, 3] = low + (high - low) * np.minimum(1, 2 * steps) if by_value else high
+    colours[steps < hidden, 3] = 0
+    name = colormap_name
+    if hidden or not by_value:
+        name += f" from {hidden:.3f}" + ("" if by_value else ", opaque")
+    return Colormap(colours, name=f"hrviewer-{name}", display_name=f"hrviewer {name}")
 
 
-def map_colormap(name: MapName, raster: PyramidRaster) -> Colormap:
-    """Return the colormap of a map: that of its style, or one colour for each class."""
-    return (
-        category_colormap(raster.categories)
-        if raster.categories
-        else (OVERLAY_STYLES[name].colormap)
+def map_colormap(name: MapName, raster: PyramidRaster, heat: HeatMap | None = None) -> Colormap:
+    """Return the colormap of a map: that of its style, or one colour for each class.
+
+    `heat` hides the low values of the output.
+    """
+    if raster.categories:
+        return category_colormap(raster.categories)
+    style = OVERLAY_STYLES[name]
+    if name != "output" or heat is None:
+        return style.colormap
+    (low, high), threshold = raster.limits, heat.threshold
+    hidden = 0.0 if threshold is None else (threshold - low) / ((high - low) or 1.0)
+    return _colormap(
+        style.colormap_name,
+        style.colormap_start,
+        style.low_alpha,
+        style.high_alpha,
+        round(min(max(hidden, 0.0), 1.0), 3),
+        heat.by_value,
     )
 
 

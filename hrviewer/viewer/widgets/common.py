@@ -28,28 +28,34 @@ from qtpy.QtWidgets import (
     QSizePolicy,
     QWidget,
 )
+from superqt import QElidingLabel
 
 __all__ = [
-    "LABEL_WIDTH",
     "SWITCH_SPACING",
-    "SWITCH_WIDTH",
     "Bar",
+    "ElidedLabel",
     "Form",
+    "RoomyLabel",
+    "TextSizedWidget",
     "heading",
     "label",
+    "label_width",
     "resize_to_text",
     "row",
     "show_pixels",
     "style_sheet",
+    "switch_width",
 ]
 
-LABEL_WIDTH = 96
-"""Width of the column of labels, in pixels: the same in all parts, and of the longest word."""
+LABEL_CHARACTERS, SWITCH_CHARACTERS = 13, 15
+"""Widths of the column of labels and of that of the overlays' switches, in average characters."""
 
-SWITCH_WIDTH, SWITCH_SPACING = LABEL_WIDTH + 12, 6
-"""Width of the column of the overlays' switches and choosers, and the room after it."""
+SWITCH_SPACING = 6
+"""Room after the column of switches, in pixels."""
 
-Role = Literal["plain", "secondary", "field", "overlay", "heading", "estimate", "error"]
+Role = Literal[
+    "plain", "secondary", "field", "overlay", "heading", "estimate", "error", "low", "high"
+]
 """Of a label, in the style sheet."""
 
 
@@ -71,6 +77,10 @@ def style_sheet(
         QTableWidget, QTableWidget QHeaderView::section {{ font-size: {small:.3g}pt; }}
         QTableWidget QHeaderView::section {{ padding: 2px 4px; }}
         QLabel[role="field"] {{ color: {muted}; }}
+        QLabel[role="low"] {{ color: #ffffff; background: rgba(0, 0, 0, 110);
+                               border-radius: 3px; padding: 0 3px; font-size: {small:.3g}pt; }}
+        QLabel[role="high"] {{ color: #000000; background: rgba(255, 255, 255, 150);
+                                border-radius: 3px; padding: 0 3px; font-size: {small:.3g}pt; }}
         QLabel[role="overlay"] {{ color: {muted}; background: {box}; }}
         QLabel[role="heading"] {{ color: {text}; font-weight: 600; padding-top: 2px; }}
         QLabel[role="estimate"] {{ color: {text}; font-size: {large:.3g}pt;
@@ -103,6 +113,108 @@ def label(text: str = "", role: Role = "plain", *, wrap: bool = False) -> QLabel
     return made
 
 
+class ElidedLabel(QElidingLabel):
+    """A label of always as many lines, so that what is below never moves.
+
+    A longer text ends with an ellipsis; the tooltip has all of it.
+
+    Parameters
+    ----------
+    role : str
+        In the style sheet.
+    lines : int
+        Lines of text.
+    """
+
+    def __init__(self, role: Role = "secondary", lines: int = 1) -> None:
+        super().__init__()
+        self._lines = lines
+        self.setProperty("role", role)
+        self.setIndent(0)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setWordWrap(lines > 1)
+        self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+    def setText(self, text: str) -> None:
+        """Set the text, and the tooltip to it."""
+        super().setText(text)
+        self.setToolTip(text)
+
+    def sizeHint(self) -> QSize:
+        """As high as its lines."""
+        return QSize(40, self._lines * self.fontMetrics().height() + 1)
+
+    def minimumSizeHint(self) -> QSize:
+        """As high as its lines."""
+        return self.sizeHint()
+
+    def heightForWidth(self, width: int) -> int:
+        """As high as its lines, at every width."""
+        return self.sizeHint().height()
+
+
+class RoomyLabel(QLabel):
+    """A wrapped label that is at least some lines high: other texts do not move what is below.
+
+    Parameters
+    ----------
+    role : str
+        In the style sheet.
+    lines : int
+        Lines of text for which there is room.
+    """
+
+    def __init__(self, role: Role, lines: int) -> None:
+        super().__init__()
+        self._lines = lines
+        self.setProperty("role", role)
+        self.setIndent(0)
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+
+    def sizeHint(self) -> QSize:
+        """At least its lines."""
+        return QSize(40, max(super().sizeHint().height(), self._floor()))
+
+    def minimumSizeHint(self) -> QSize:
+        """At least its lines."""
+        return QSize(40, self._floor())
+
+    def heightForWidth(self, width: int) -> int:
+        """As high as the text at a width, at least its lines."""
+        return max(super().heightForWidth(width), self._floor())
+
+    def _floor(self) -> int:
+        return self._lines * self.fontMetrics().height() + 1
+
+
+def label_width(widget: QWidget) -> int:
+    """Return the width of the column of labels, in pixels: the same in all parts."""
+    return LABEL_CHARACTERS * widget.fontMetrics().averageCharWidth()
+
+
+def switch_width(widget: QWidget) -> int:
+    """Return the width of the column of the overlays' switches and choosers, in pixels."""
+    return SWITCH_CHARACTERS * widget.fontMetrics().averageCharWidth()
+
+
+class TextSizedWidget(QWidget):
+    """A widget with columns that follow the size of the text."""
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Follow another font."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.FontChange:
+            self.fit_text()
+
+    def fit_text(self) -> None:
+        """Set the widths of columns."""
+        raise NotImplementedError
+
+
 def heading(text: str) -> QLabel:
     """Return the title of a part."""
     return label(text, "heading")
@@ -130,7 +242,7 @@ def row(*widgets: QWidget, stretch: int | None = 0) -> QHBoxLayout:
     return layout
 
 
-class Form(QWidget):
+class Form(TextSizedWidget):
     """Rows of a label and a field, on the grid that all parts share."""
 
     def __init__(self) -> None:
@@ -139,8 +251,12 @@ class Form(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(8)
         self._grid.setVerticalSpacing(5)
-        self._grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         self._grid.setColumnStretch(1, 1)
+        self.fit_text()
+
+    def fit_text(self) -> None:
+        """Set the width of the column of labels."""
+        self._grid.setColumnMinimumWidth(0, label_width(self))
 
     def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> QLabel:
         """Append a row; return the label of its name."""
@@ -152,8 +268,15 @@ class Form(QWidget):
         if isinstance(field, QWidget):
             if tip:
                 field.setToolTip(tip)
+            if name:
+                name_label.setBuddy(field)
+                field.setAccessibleName(name)
             self._grid.addWidget(field, at, 1)
         else:
+            first = field.itemAt(0).widget() if field.count() else None
+            if name and first is not None:
+                name_label.setBuddy(first)
+                first.setAccessibleName(name)
             self._grid.addLayout(field, at, 1)
         return name_label
 
@@ -175,6 +298,11 @@ class Bar(QWidget):
         self._stops: list[tuple[float, QColor]] = []
         self._parts: list[tuple[float, QColor]] = []
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def set_height(self, height: int) -> None:
+        """Set the height in pixels."""
+        self._height = height
+        self.updateGeometry()
 
     def set_gradient(self, colours: Sequence[Sequence[float]]) -> None:
         """Show a colour scale, from its low to its high end."""

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.layer_refresh import auto_refresh, clock
+from hrviewer.viewer.preferences import apply_preferences, read_preferences
 from hrviewer.viewer.widgets.actions import Actions
 from hrviewer.viewer.widgets.common import heading, style_sheet
 from hrviewer.viewer.widgets.compare_tab import CompareTab
@@ -38,7 +39,9 @@ from hrviewer.viewer.widgets.patch_inspector import PatchInspectorWidget
 from hrviewer.viewer.widgets.run_controls import RunControls
 from hrviewer.viewer.widgets.run_settings import RunSettingsForm
 from hrviewer.viewer.widgets.run_summary import IntervalWidget
+from hrviewer.viewer.widgets.slide_tab import SlideTab
 from hrviewer.viewer.widgets.warp_view import WarpPreview
+from hrviewer.viewer.widgets.window import arrange_docks
 
 if TYPE_CHECKING:
     import napari
@@ -48,7 +51,8 @@ __all__ = ["Panel"]
 TICK_MS, FAST_TICK_MS = 60, 8
 """Milliseconds between ticks; and right after other settings were selected in Live."""
 
-PANEL_WIDTH = 398
+WIDTH_PER_POINT = 44.2
+"""Width of the panel at first, in pixels per point of its text."""
 
 
 class Panel(QTabWidget):
@@ -65,6 +69,7 @@ class Panel(QTabWidget):
         avoid_llvmpipe_crash()
         auto_refresh(napari_viewer)
         self.controller = controller = Controller(napari_viewer)
+        apply_preferences(controller, read_preferences())
         self.run_settings = RunSettingsForm(controller)
         self.live_toggle = LiveToggle(controller)
         self.run_controls = RunControls(controller)
@@ -86,13 +91,18 @@ class Panel(QTabWidget):
         layout.addWidget(separator())
         layout.addWidget(self.live_toggle)
         layout.addWidget(self.run_controls)
-        layout.addWidget(self.interval_widget)
         layout.addWidget(separator())
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.overlay_legend)
         layout.addWidget(self.object_form)
         layout.addWidget(self.ground_truth)
         layout.addWidget(self.head_form)
+        layout.addWidget(separator())
+        # From here on the height depends on the strategy and its results.
+        layout.addWidget(heading("Parameters"))
+        layout.addWidget(self.run_settings.details)
+        layout.addWidget(self.interval_widget)
+        layout.addWidget(self.run_controls.notes)
         layout.addWidget(separator())
         layout.addWidget(heading("Time in seconds"))
         layout.addWidget(self.time_breakdown)
@@ -107,6 +117,8 @@ class Panel(QTabWidget):
         self.export_tab = ExportTab(controller)
         self.addTab(self.compare_tab, "Compare")
         self.addTab(scroll_area(self.export_tab), "Export")
+        self.slide_tab = SlideTab(controller)
+        self.addTab(self.slide_tab, "Slides")
         self.setDocumentMode(True)
         self.setMinimumWidth(300)
 
@@ -125,6 +137,10 @@ class Panel(QTabWidget):
                 "open_model": lambda: settings.choose_model(),
                 "open_run": lambda: runs.choose_run(),
                 "draw_region": lambda: settings.draw_region(),
+                "undo_drawing": lambda: controller.drawing.undo(),
+                "redo_drawing": lambda: controller.drawing.redo(),
+                "reset_layout": self.arrange,
+                "export_figure": self.export_tab.choose_figure,
             },
         )
         # The last resort, when only Qt's side of the panel goes.
@@ -141,7 +157,17 @@ class Panel(QTabWidget):
 
     def sizeHint(self) -> QSize:
         """Wide enough for every row, at any height of the window."""
-        return QSize(PANEL_WIDTH, 800)
+        return QSize(self.preferred_width, 800)
+
+    @property
+    def preferred_width(self) -> int:
+        """Width of the panel at first, in pixels; it follows the size of the text."""
+        return round(WIDTH_PER_POINT * get_settings().appearance.font_size)
+
+    def arrange(self) -> None:
+        """Put the panel and napari's docks where they are at first."""
+        arrange_docks(self, self.preferred_width)
+        self.setCurrentIndex(0)
 
     def event(self, event: QEvent | None) -> bool:
         """End when napari takes the panel out of its dock, for good: that sends no close event."""

@@ -7,15 +7,18 @@ from typing import Any
 
 from qtpy.QtWidgets import (
     QComboBox,
+    QDoubleSpinBox,
     QFileDialog,
     QLineEdit,
     QProgressBar,
     QPushButton,
+    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from hrviewer.io import get_writer, writer_names
+from hrviewer.io.figures.view_figure import FIGURE_SUFFIXES
 from hrviewer.io.ground_truth import SUFFIXES
 from hrviewer.paths import unused_path
 from hrviewer.viewer.controller import Controller
@@ -63,6 +66,21 @@ class ExportTab(QWidget):
         place = Form()
         place.add("To", row(self.path, self.browse_button))
 
+        self.figure_dpi, self.figure_inches = QSpinBox(), QDoubleSpinBox()
+        self.figure_dpi.setRange(50, 1200)
+        self.figure_dpi.setValue(300)
+        self.figure_dpi.setSuffix(" dpi")
+        self.figure_dpi.setAccessibleName("Resolution of the figure")
+        self.figure_inches.setRange(1, 40)
+        self.figure_inches.setDecimals(1)
+        self.figure_inches.setValue(7)
+        self.figure_inches.setSuffix(" inches")
+        self.figure_inches.setAccessibleName("Width of the figure")
+        self.figure_button = QPushButton("Export figure…")
+        self.figure_button.setToolTip(
+            "What is on the screen, with legend, scale bar and caption, as PNG, SVG or PDF"
+        )
+
         self.class_field = QLineEdit("object")
         self.shapes_button = QPushButton("Draw shapes")
         self.points_button = QPushButton("Mark points")
@@ -86,6 +104,9 @@ class ExportTab(QWidget):
         layout.addLayout(row(self.export_button, self.stop_button, stretch=None))
         layout.addWidget(self.progress_bar)
         layout.addWidget(self.status)
+        layout.addWidget(heading("Figure of the view"))
+        layout.addLayout(row(self.figure_dpi, self.figure_inches, stretch=None))
+        layout.addWidget(self.figure_button)
         layout.addWidget(heading("Annotations"))
         layout.addWidget(drawing)
         layout.addLayout(row(self.shapes_button, self.points_button, stretch=None))
@@ -97,12 +118,14 @@ class ExportTab(QWidget):
         self.format.currentTextChanged.connect(self._use_format)
         self.browse_button.clicked.connect(self.choose_target)
         self.export_button.clicked.connect(self._export)
+        self.figure_button.clicked.connect(self.choose_figure)
         self.stop_button.clicked.connect(self._stop)
         self.shapes_button.clicked.connect(self._draw_shapes)
         self.points_button.clicked.connect(self._mark_points)
         self.correct_button.clicked.connect(self._correct_predictions)
         self.import_button.clicked.connect(self.choose_annotations)
         controller.state.overlays_replaced.connect(self.refresh)
+        controller.state.image_changed.connect(self.refresh)
         controller.state.run_state_changed.connect(self._on_state)
         controller.state.export_progress_changed.connect(self._on_progress)
         controller.state.annotations_saved.connect(self._on_annotations_saved)
@@ -115,6 +138,7 @@ class ExportTab(QWidget):
         ready = run is not None and idle
         self.export_button.setEnabled(ready and not exporting)
         self.stop_button.setEnabled(exporting)
+        self.figure_button.setEnabled(self.controller.state.image is not None and not exporting)
         for button in (self.shapes_button, self.points_button, self.correct_button):
             button.setEnabled(ready)
         if not exporting:
@@ -133,6 +157,25 @@ class ExportTab(QWidget):
         )  # fmt: skip
         if path:
             self.path.setText(path)
+            self.path.setModified(True)  # the user's: it stays
+
+    def choose_figure(self) -> None:
+        """Let the user choose the file of a figure of the view, and write it."""
+        run = self.controller.state.run
+        start = Path.cwd() if run is None else run.path.parent
+        kinds = ";;".join(f"{suffix[1:].upper()} (*{suffix})" for suffix in FIGURE_SUFFIXES)
+        path, kind = QFileDialog.getSaveFileName(
+            self, "Export figure", str(start / "figure.png"), kinds,
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )  # fmt: skip
+        if not path:
+            return
+        if Path(path).suffix.lower() not in FIGURE_SUFFIXES:
+            path += f".{kind.split()[0].lower()}"
+        self.controller.export_figure(
+            Path(path), dpi=self.figure_dpi.value(), inches=self.figure_inches.value()
+        )
+        self.refresh()
 
     def choose_annotations(self) -> None:
         """Let the user choose a file of shapes and points."""
@@ -183,7 +226,8 @@ class ExportTab(QWidget):
         self.progress_bar.setValue(round(1000 * fraction))
         self.status.setText(message)
         if not self.controller.export_service.is_running:
-            self.path.clear()
+            if fraction >= 1:  # after a failure the user's path stays
+                self.path.setText("")
             self.refresh()
 
     def _on_annotations_saved(self, message: str) -> None:

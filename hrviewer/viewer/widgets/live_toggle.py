@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import label
+from hrviewer.viewer.widgets.common import ElidedLabel
 
 __all__ = ["LiveToggle"]
 
@@ -29,7 +29,8 @@ class LiveToggle(QWidget):
             "Inference follows the view: its middle comes first, results are cached, the budget of "
             "the whole image is divided by area (F8)"
         )
-        self.status = label(HELP, "secondary", wrap=True)
+        self.status = ElidedLabel(lines=2)
+        self.status.setText(HELP)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)

@@ -6,19 +6,25 @@ from functools import partial
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QCheckBox, QMenu, QSlider, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QMenu, QSlider, QToolButton, QVBoxLayout
 
 from hrviewer.formatting import pluralize
 from hrviewer.objects import CANDIDATE_SCORE, MergeSettings
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import SWITCH_SPACING, SWITCH_WIDTH, label, row
+from hrviewer.viewer.widgets.common import (
+    SWITCH_SPACING,
+    ElidedLabel,
+    TextSizedWidget,
+    row,
+    switch_width,
+)
 
 __all__ = ["ObjectForm"]
 
 SWATCH_PX = 12
 
 
-class ObjectForm(QWidget):
+class ObjectForm(TextSizedWidget):
     """A part of the panel that is shown where the model detects objects.
 
     Parameters
@@ -32,13 +38,13 @@ class ObjectForm(QWidget):
         self.controller, self.service = controller, controller.object_service
         self.checkbox = QCheckBox("Objects")
         self.checkbox.setChecked(True)
-        self.checkbox.setMinimumWidth(SWITCH_WIDTH)
         self.checkbox.setToolTip("Detected objects in the colours of their classes")
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(round(100 * CANDIDATE_SCORE), 100)
         self.slider.setValue(round(100 * MergeSettings().score))
         self._chosen = False  # then the model's own
         self.slider.setToolTip("Least score of displayed objects")
+        self.slider.setAccessibleName("Least score of displayed objects")
         self.class_button = QToolButton()
         self.class_button.setText("Classes")
         self.class_button.setProperty("role", "menu")
@@ -46,7 +52,8 @@ class ObjectForm(QWidget):
         self.class_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.menu = QMenu(self.class_button)
         self.class_button.setMenu(self.menu)
-        self.count = label("", "secondary")
+        self.count = ElidedLabel()
+        self.fit_text()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -60,6 +67,10 @@ class ObjectForm(QWidget):
         controller.state.overlays_replaced.connect(self._sync)
         controller.state.objects_drawn.connect(self._show_count)
         self._sync()
+
+    def fit_text(self) -> None:
+        """Align the slider with the overlays' colour scales."""
+        self.checkbox.setMinimumWidth(switch_width(self))
 
     def _sync(self) -> None:
         """Apply the settings to other results."""

@@ -32,7 +32,7 @@ class OpenButton(QToolButton):
         self.setToolTip("Open an image; the arrow has folders, recent images and recent runs")
         self.setAccessibleName("Open an image")
         self.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
-        self.setFixedWidth(44)
+        self.setMinimumWidth(44)
         self.open_menu = QMenu(self)
         self.open_menu.setToolTipsVisible(True)
         self.open_menu.aboutToShow.connect(self.fill_menu)

@@ -10,10 +10,11 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QGridLayout,
+    QHBoxLayout,
     QMenu,
     QPushButton,
+    QSizePolicy,
     QSlider,
-    QWidget,
 )
 
 from hrviewer.app.maps.raster import COST_QUANTITIES, MAPS, OUTLINES, PATCH_QUANTITIES, MapName
@@ -24,7 +25,14 @@ from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
-from hrviewer.viewer.widgets.common import SWITCH_SPACING, SWITCH_WIDTH, Bar, label, row
+from hrviewer.viewer.widgets.common import (
+    SWITCH_SPACING,
+    Bar,
+    ElidedLabel,
+    TextSizedWidget,
+    label,
+    switch_width,
+)
 from hrviewer.viewer.widgets.scale_editor import ScaleEditor
 
 __all__ = ["OverlayLegend"]
@@ -43,8 +51,7 @@ class OverlayRow:
         self.checkbox = QCheckBox(style.title)
         self.checkbox.setToolTip(plain_text(style.tooltip))
         self.checkbox.setChecked(style.visible)
-        self.checkbox.setMinimumWidth(SWITCH_WIDTH)
-        self.colour_bar = Bar(10)
+        self.colour_bar = Bar(18)
         self.gradient = [(*colour[:3], 1.0) for colour in style.gradient(GRADIENT_STEPS)]
         self.colour_bar.set_gradient(self.gradient)
         if name in EDITABLE_SCALES:
@@ -52,17 +59,32 @@ class OverlayRow:
             self.colour_bar.setToolTip(plain_text(f"{style.tooltip}\nClick to edit the scale"))
         else:
             self.colour_bar.setToolTip(plain_text(style.tooltip))
-        self.low, self.unit, self.high = (label("", "secondary") for _ in range(3))
-        self.unit.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-        self.high.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.unit = ElidedLabel()
+        self.unit.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.low, self.high = label("", "low"), label("", "high")
+        ends = QHBoxLayout(self.colour_bar)
+        ends.setContentsMargins(1, 1, 1, 1)
+        for end in (self.low, self.high):
+            end.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        ends.addWidget(self.low)
+        ends.addStretch(1)
+        ends.addWidget(self.high)
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setValue(round(100 * style.opacity))
         self.opacity.setFixedWidth(56)
         self.opacity.setToolTip("Opacity")
+        self.opacity.setAccessibleName(f"Opacity of {style.title}")
+
+    def set_scale(self, low: str = "", unit: str = "", high: str = "") -> None:
+        """Show the ends of the scale and its unit."""
+        self.unit.setText(unit)
+        for end, text in ((self.low, low), (self.high, high)):
+            end.setText(text)
+            end.setVisible(bool(text))
 
 
-class OverlayLegend(QWidget):
+class OverlayLegend(TextSizedWidget):
     """A colour scale with its unit for every overlay.
 
     Parameters
@@ -90,21 +112,20 @@ class OverlayLegend(QWidget):
         self.patch_box.setToolTip("Outline patches, or colour them by their order or their score")
         choosers = {"output": self.class_box, "patches": self.patch_box, "cost": self.cost_box}
         for chooser in (*choosers.values(), self.classes_button):
-            chooser.setFixedWidth(SWITCH_WIDTH)
-        grid = QGridLayout(self)
+            chooser.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            chooser.setAccessibleName(chooser.toolTip())
+        self._grid = grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(SWITCH_SPACING)
         grid.setVerticalSpacing(1)
         grid.setColumnStretch(1, 1)
         for i, overlay_row in enumerate(self.rows.values()):
-            top = 3 * i
+            top = 4 * i
             grid.addWidget(overlay_row.checkbox, top, 0)
-            grid.addWidget(overlay_row.colour_bar, top, 1)
-            grid.addWidget(overlay_row.opacity, top, 2)
-            grid.addLayout(
-                row(overlay_row.low, overlay_row.unit, overlay_row.high, stretch=1), top + 1, 1
-            )
-            grid.setRowMinimumHeight(top + 2, 4)
+            grid.addWidget(overlay_row.unit, top, 1, 1, 2)
+            grid.addWidget(overlay_row.colour_bar, top + 1, 1)
+            grid.addWidget(overlay_row.opacity, top + 1, 2)
+            grid.setRowMinimumHeight(top + 3, 3)
             overlay_row.checkbox.toggled.connect(partial(self._toggle_row, overlay_row.name))
             overlay_row.opacity.valueChanged.connect(self._set_opacity)
             if overlay_row.name in EDITABLE_SCALES:
@@ -113,12 +134,19 @@ class OverlayLegend(QWidget):
                 grid.addWidget(choosers[overlay_row.name], top + 1, 0)
             if overlay_row.name == "output":
                 grid.addWidget(self.classes_button, top + 2, 0)
+        self.fit_text()
         self.class_box.activated.connect(self._set_class)
         self.cost_box.activated.connect(self._set_cost_quantity)
         self.patch_box.activated.connect(self._set_patch_quantity)
         controller.state.overlays_replaced.connect(self._sync)
         self._show_patch_colours()
         self._sync()
+
+    def fit_text(self) -> None:
+        """Set the width of the column of switches."""
+        self._grid.setColumnMinimumWidth(0, switch_width(self))
+        for overlay_row in self.rows.values():
+            overlay_row.colour_bar.set_height(self.fontMetrics().height() + 2)
 
     def sizeHint(self) -> QSize:
         """As the layout asks."""
@@ -167,9 +195,7 @@ class OverlayLegend(QWidget):
     def _show_limits(self, name: MapName) -> None:
         overlay_row = self.rows[name]
         if self._overlays is None:
-            overlay_row.low.setText("")
-            overlay_row.high.setText("")
-            overlay_row.unit.setText("")
+            overlay_row.set_scale()
             return
         drawn = self._overlays.maps.rasters[name]
         if name == "output":
@@ -178,16 +204,12 @@ class OverlayLegend(QWidget):
                 category_gradient(drawn.categories) if drawn.categories else overlay_row.gradient
             )
             if drawn.categories:
-                overlay_row.low.setText(drawn.categories[0])
-                overlay_row.high.setText(drawn.categories[-1])
-                overlay_row.unit.setText("")
+                overlay_row.set_scale(drawn.categories[0], "", drawn.categories[-1])
                 return
         low, high = f"{drawn.limits[0]:g}", format_si(drawn.limits[1])
         if name == "patches" and self._overlays.maps.patch_quantity != "score":
             low, high = ("first", "last") if self._overlays.maps.colours_patches else ("", "")
-        overlay_row.low.setText(low)
-        overlay_row.high.setText("≥ " * drawn.is_clipped + high)
-        overlay_row.unit.setText(drawn.unit)
+        overlay_row.set_scale(low, drawn.unit, "≥ " * drawn.is_clipped + high)
 
     def _toggle(self) -> None:
         for name, overlay_row in self.rows.items():

@@ -7,18 +7,23 @@ from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidg
 from hrviewer.app.state import Status
 from hrviewer.formatting import EstimateText
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import label, resize_to_text, row
+from hrviewer.viewer.widgets.common import ElidedLabel, RoomyLabel, label, resize_to_text, row
 
 __all__ = ["RunControls"]
 
 
 class RunControls(QWidget):
-    """The middle part of the panel.
+    """The middle part of the panel: there is always room for an answer.
 
     Parameters
     ----------
     controller : Controller
         Runs, and has the results.
+
+    Attributes
+    ----------
+    notes : QLabel
+        Notes on the result, as many as there are; the panel places them below.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -39,10 +44,10 @@ class RunControls(QWidget):
         self.progress_bar.setRange(0, 1000)
         self.progress_bar.setTextVisible(False)
         self.progress_bar.setFixedHeight(6)
-        self.progress_text = label("", "secondary")
-        self.estimate = label("", "estimate", wrap=True)
-        self.estimate_details = label("", "field", wrap=True)
-        self.cost = label("", "secondary", wrap=True)
+        self.progress_text = ElidedLabel()
+        self.estimate = RoomyLabel("estimate", 1)
+        self.estimate_details = RoomyLabel("field", 2)
+        self.cost = RoomyLabel("secondary", 1)
         self.notes = label("", "secondary", wrap=True)
         self.error = label("", "error", wrap=True)
 
@@ -57,7 +62,6 @@ class RunControls(QWidget):
             self.estimate,
             self.estimate_details,
             self.cost,
-            self.notes,
         ):
             layout.addWidget(widget)
 
@@ -71,8 +75,8 @@ class RunControls(QWidget):
         controller.state.notes_changed.connect(self._show_notes)
         controller.state.error_raised.connect(self._show_error)
         self._show_state(controller.state.run_state)
-        for widget in (self.estimate, self.estimate_details, self.cost, self.notes, self.error):
-            widget.hide()
+        self.notes.hide()
+        self.error.hide()
 
     def _run(self) -> None:
         self.controller.run_service.start()
@@ -90,7 +94,7 @@ class RunControls(QWidget):
         self._show_state(self.controller.state.run_state)
 
     def _show_state(self, state: str) -> None:
-        self.run_button.setEnabled(state == "idle")
+        self.run_button.setEnabled(state == "idle" and self.controller.state.image is not None)
         resumable = state == "idle" and self.controller.state.resumable_run is not None
         held = state == "paused" or resumable
         self.pause_button.setEnabled(state == "running" or held)
@@ -129,6 +133,8 @@ class RunControls(QWidget):
         changed = any(widget.text() != text for widget, text in texts.items())
         for widget, text in texts.items():
             widget.setText(text)
-            widget.setVisible(bool(text))
+            if widget in (self.notes, self.error):
+                widget.setVisible(bool(text))
         if changed:
             resize_to_text(self)
+            resize_to_text(self.notes)

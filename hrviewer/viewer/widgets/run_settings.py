@@ -28,7 +28,7 @@ from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.units import format_length
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import shape_of
-from hrviewer.viewer.widgets.common import Form, label, row
+from hrviewer.viewer.widgets.common import ElidedLabel, Form, label, row
 from hrviewer.viewer.widgets.image_form import ImageForm
 from hrviewer.viewer.widgets.open_button import OpenButton
 from hrviewer.viewer.widgets.params_form import ParamsForm
@@ -46,12 +46,18 @@ UNITS = {"GFLOP": "GFLOP", "TFLOP": "TFLOP", "seconds": "s", "patches": "patches
 
 
 class RunSettingsForm(QWidget):
-    """The upper part of the panel.
+    """The upper part of the panel: what every strategy needs, always equally high.
 
     Parameters
     ----------
     controller : Controller
         Gets the settings.
+
+    Attributes
+    ----------
+    details : QWidget
+        Parameters, prior map and device: of another height for each strategy, so the panel places
+        them below what must not move.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -63,9 +69,9 @@ class RunSettingsForm(QWidget):
         self.image_summary = label("", "secondary", wrap=True)
         self.image_summary.linkActivated.connect(self._open_sample)
         self.model = make_combo_box()
-        self.model_summary = label("", "secondary", wrap=True)
+        self.model_summary = ElidedLabel(lines=2)
         self.strategy = make_combo_box()
-        self.strategy_summary = label("", "secondary", wrap=True)
+        self.strategy_summary = ElidedLabel(lines=2)
         self.region = make_combo_box()
         self.device = make_combo_box()
         self.precision = make_combo_box()
@@ -104,7 +110,8 @@ class RunSettingsForm(QWidget):
             row(self.budget, self.unit),
             "Limit of the run's cost, for all networks together; empty for the strategy's default",
         )
-        lower.add(
+        device = Form()
+        device.add(
             "Device",
             row(self.device, self.precision, stretch=None),
             "Lower precision is faster; its error on this image is measured and reported",
@@ -115,10 +122,15 @@ class RunSettingsForm(QWidget):
         layout.addWidget(upper)
         layout.addWidget(self.image_form)
         layout.addWidget(middle)
-        layout.addLayout(self._params_layout)
-        self.prior_form = PriorForm(controller)
-        layout.addWidget(self.prior_form)
         layout.addWidget(lower)
+        self.prior_form = PriorForm(controller)
+        self.details = QWidget()
+        below = QVBoxLayout(self.details)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.setSpacing(5)
+        below.addLayout(self._params_layout)
+        below.addWidget(self.prior_form)
+        below.addWidget(device)
 
         self.model.activated.connect(self._set_model)
         self.strategy.activated.connect(self._set_strategy)
@@ -134,6 +146,7 @@ class RunSettingsForm(QWidget):
         self._show_image()
         self._show_strategy()
         self._show_model()
+        self.device.setCurrentIndex(self.device.findData(controller.state.settings.device))
 
     def choose_model(self) -> None:
         """Let the user choose a network's file, or a model bundle."""
@@ -173,14 +186,14 @@ class RunSettingsForm(QWidget):
             self.unit.addItem(title, unit)
         self.unit.setCurrentText("TFLOP")
         self.unit.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
-        self.unit.setMinimumWidth(90)
         self.budget.setPlaceholderText("as needed")
 
     def _make_button(self, text: str, tip: str, act: Any) -> QToolButton:
         button = QToolButton()
         button.setText(text)
         button.setToolTip(tip)
-        button.setFixedWidth(28)
+        button.setAccessibleName(tip)
+        button.setMinimumWidth(28)
         button.clicked.connect(act)
         return button
 

@@ -35,7 +35,9 @@ class IntervalWidget(QWidget):
         super().__init__()
         self.controller = controller
         self.plot = IntervalPlot()
-        caption = label("95 % interval for exhaustive inference, against FLOPs", "secondary")
+        caption = label(
+            "95 % interval for exhaustive inference, against FLOPs", "secondary", wrap=True
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)

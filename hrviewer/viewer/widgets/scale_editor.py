@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from qtpy.QtCore import QLocale
 from qtpy.QtGui import QDoubleValidator
-from qtpy.QtWidgets import QCheckBox, QLineEdit, QMenu, QPushButton, QWidget, QWidgetAction
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QWidget,
+    QWidgetAction,
+)
 
+from hrviewer.app.maps.heat_map import HeatMap
 from hrviewer.app.maps.raster import MapName
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.widgets.common import Form, row
@@ -45,6 +56,10 @@ class ScaleEditor(QMenu):
         form.add("", self.fit_button)
         form.add("", self.held)
         form.add("", self.on_image)
+        self.sigma, self.threshold = QDoubleSpinBox(), QLineEdit()
+        self.by_value = QCheckBox("Low values more transparent")
+        if name == "output":
+            self._add_heat_map(form)
         form.setContentsMargins(8, 6, 8, 6)
         action = QWidgetAction(self)
         action.setDefaultWidget(form)
@@ -53,6 +68,38 @@ class ScaleEditor(QMenu):
         self.held.toggled.connect(self._set_held)
         self.on_image.toggled.connect(self._show_on_image)
         self.refresh()
+
+    def _add_heat_map(self, form: Form) -> None:
+        """Add the fields of the heat map, which only the output has."""
+        heat, layer = self.overlays.heat, self.overlays.image_layer
+        known = str(layer.units[-1]) in ("micrometer", "um", "µm")
+        self._pixel = math.sqrt(abs(layer.scale[-1] * layer.scale[-2])) if known else 1.0
+        self.sigma.setRange(0, 1e6)
+        self.sigma.setDecimals(1)
+        self.sigma.setSpecialValueText("no: raw cells")
+        self.sigma.setSuffix(" µm" if known else " px")
+        self.sigma.setValue(heat.sigma * self._pixel)
+        self.sigma.setKeyboardTracking(False)
+        self.threshold.setValidator(number_validator(self.threshold))
+        self.threshold.setPlaceholderText("nothing")
+        self.threshold.setText("" if heat.threshold is None else f"{heat.threshold:g}")
+        self.by_value.setChecked(heat.by_value)
+        form.add("Smooth", self.sigma, "Standard deviation of a Gaussian: a heat map")
+        form.add("Hide below", self.threshold, "Values below are not displayed")
+        form.add("", self.by_value)
+        self.sigma.valueChanged.connect(self._set_heat_map)
+        self.threshold.editingFinished.connect(self._set_heat_map)
+        self.by_value.toggled.connect(self._set_heat_map)
+
+    def _set_heat_map(self) -> None:
+        text = self.threshold.text()
+        self.overlays.set_heat_map(
+            HeatMap(
+                self.sigma.value() / self._pixel,
+                float(text) if text else None,
+                self.by_value.isChecked(),
+            )
+        )
 
     def refresh(self) -> None:
         """Show the scale as it is."""

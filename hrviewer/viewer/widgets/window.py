@@ -1,16 +1,26 @@
-"""The window around the panel: its size, and its events for scripts."""
+"""The window around the panel: its size, the places of its docks, and its events for scripts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QCoreApplication, QEvent, QEventLoop, QRect
+from qtpy.QtCore import QCoreApplication, QEvent, QEventLoop, QRect, Qt
 from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["process_events", "set_window_size"]
+__all__ = ["arrange_docks", "image_share", "process_events", "set_window_size"]
+
+MIN_IMAGE_SHARE = 0.55
+"""Part of the window's width that the image has, at least."""
+
+MAX_PANEL_SHARE = 0.42
+"""Part of the window's width that the panel takes by itself, at most."""
+
+DEFAULT_LEFT = ("layer controls", "layer list")
+"""Docks that napari has on the left, from top to bottom, by their objects' names."""
 
 
 def process_events(milliseconds: int = 20) -> None:
@@ -29,3 +39,48 @@ def set_window_size(viewer: napari.Viewer) -> None:
         here = QRect(0, 0, min(1600, free.width() * 9 // 10), min(1000, free.height() * 9 // 10))
         here.moveCenter(free.center())
         viewer.window.set_geometry(*here.getRect())
+
+
+def arrange_docks(panel: QWidget, width: int) -> None:
+    """Put docks where they are at first; in a narrow window all of them in one column of tabs.
+
+    Parameters
+    ----------
+    panel : QWidget
+        The docked panel.
+    width : int
+        Its width in pixels.
+    """
+    window, ours = panel.window(), dock_of(panel)
+    if not isinstance(window, QMainWindow) or ours is None:
+        return
+    docks = {dock.objectName(): dock for dock in window.findChildren(QDockWidget)}
+    left = [docks[name] for name in DEFAULT_LEFT if name in docks]
+    for dock in (ours, *left):
+        dock.setFloating(False)
+        dock.show()
+    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, ours)
+    for dock in left:
+        window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock, Qt.Orientation.Vertical)
+    width = min(width, round(MAX_PANEL_SHARE * window.width()))
+    beside = max((dock.sizeHint().width() for dock in left), default=0)
+    if window.width() - beside - width < MIN_IMAGE_SHARE * window.width():
+        for dock in left:
+            window.tabifyDockWidget(ours, dock)
+    window.resizeDocks([ours], [width], Qt.Orientation.Horizontal)
+    ours.raise_()
+
+
+def image_share(panel: QWidget) -> float:
+    """Return the part of the window's width that the image has."""
+    window = panel.window()
+    centre = window.centralWidget() if isinstance(window, QMainWindow) else None
+    return 1.0 if window is None or centre is None else centre.width() / window.width()
+
+
+def dock_of(widget: QWidget) -> QDockWidget | None:
+    """Return the dock that a widget is in."""
+    parent = widget.parentWidget()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parentWidget()
+    return parent

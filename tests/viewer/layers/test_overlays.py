@@ -8,6 +8,7 @@ from napari.layers import Layer
 
 from hrviewer.app.image_session import Viewport
 from hrviewer.app.maps.colour_scale import ColourScales
+from hrviewer.app.maps.heat_map import HeatMap, smooth_raster
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.geometry import Rect
@@ -291,3 +292,32 @@ def test_lightness_rises_with_the_value(name):
     lightness = colours[:, :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) > 0).all()
     assert (np.diff(colours[:, 3]) >= 0).all()
+
+
+def test_a_heat_map_is_smooth_and_hides_what_is_low(model, image):
+    base = model.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    maps = drawn(image)
+    overlays = Overlays(model, base, maps)
+    overlays.refresh()
+    layer, raster = overlays.layers["output"], maps.rasters["output"]
+    raster.values[:] = 0
+    raster.values[3, 4] = 8e5
+    raster.changed = True
+    overlays.refresh()
+    overlays.set_heat_map(HeatMap(sigma=3.0 * CELL, threshold=raster.limits[1] / 2))
+    expected, cell = smooth_raster(raster, 3.0 * CELL)
+    np.testing.assert_array_equal(layer.data, expected)
+    assert layer.scale[0] == cell * base.scale[0]
+    assert layer.interpolation2d == "linear"
+    alpha = layer.colormap.map(np.array([0.0, 0.4, 0.6]))[:, 3]
+    assert alpha.tolist() == [0, 0, 1]
+    # New values are smoothed, too; other runs are displayed in the same way.
+    raster.values[10, 10] = 8e5
+    raster.changed = True
+    overlays.refresh()
+    np.testing.assert_array_equal(layer.data, smooth_raster(raster, 3.0 * CELL)[0])
+    assert Overlays(model, base, drawn(image), previous=overlays).heat == overlays.heat
+    overlays.set_heat_map(HeatMap())
+    np.testing.assert_array_equal(layer.data, raster.levels[0])
+    assert layer.interpolation2d == "nearest"
+    assert (layer.colormap.map(np.array([0.0, 0.4]))[:, 3] > 0).all()

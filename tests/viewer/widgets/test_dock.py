@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cut_texts import cut_texts, outside, overlapping
 from napari.layers import Layer
 from napari.settings import get_settings
 from napari.utils._proxies import PublicOnlyProxy
@@ -20,7 +21,6 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
     QFileDialog,
-    QLabel,
     QLineEdit,
     QMessageBox,
     QWidget,
@@ -34,8 +34,10 @@ from hrviewer.app.maps.raster import MAPS
 from hrviewer.engine import ResultCache
 from hrviewer.formatting import EstimateText, describe_estimate
 from hrviewer.pyramid import open_pyramid
+from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.widgets.window import image_share
 
 
 @pytest.fixture
@@ -367,23 +369,36 @@ def test_text_follows_naparis_size(docked):
         get_settings().appearance.font_size = size
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
-def test_nothing_is_clipped_sideways(docked, qtbot, theme):
-    viewer = docked.controller.viewer
-    viewer.theme = theme
+def test_nothing_is_cut_off_in_a_small_window_with_large_text(docked, qtbot):
+    viewer, appearance = docked.controller.viewer, get_settings().appearance
     docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     docked.controller.inspect_patch((100.0, 100.0))
-    viewer.window.resize(1280, 800)
-    qtbot.wait(100)
-    body = docked.widget(0).widget()
-    assert docked.width() <= 420
-    for label in body.findChildren(QLabel):
-        if label.isVisible() and label.text() and not label.wordWrap():
-            left = label.mapTo(body, QPoint(0, 0)).x()
-            assert left + label.width() <= body.width(), label.text()
-            if label is not docked.run_settings.image:
-                assert label.width() >= label.minimumSizeHint().width(), label.text()
+    before = appearance.font_size
+    try:
+        appearance.font_size = 13
+        viewer.window.resize(1280, 800)
+        docked.arrange()
+        for theme in ("dark", "light"):
+            viewer.theme = theme
+            for tab in range(docked.count()):
+                docked.setCurrentIndex(tab)
+                qtbot.wait(100)
+                assert cut_texts(docked) + overlapping(docked) + outside(docked) == []
+        assert image_share(docked) >= 0.55
+    finally:
+        appearance.font_size = before
+
+
+def test_nothing_jumps_when_the_strategy_changes(docked, qtbot):
+    controls, body = docked.run_controls, docked.widget(0).widget()
+    fixed = controls.run_button, controls.estimate, docked.overlay_legend
+    places = set()
+    for name in strategy_ids():
+        docked.controller.state.set_strategy(name)
+        qtbot.wait(20)
+        places.add(tuple(part.mapTo(body, QPoint(0, 0)).y() for part in fixed))
+    assert len(places) == 1
 
 
 def is_running(controller):

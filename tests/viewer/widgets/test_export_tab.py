@@ -8,6 +8,7 @@ import threading
 import geopandas
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QFileDialog
 
 from hrviewer.app.services import annotation_service
 from hrviewer.io import export, get_writer, writer_names
@@ -66,13 +67,39 @@ def test_export_from_the_tab(tab, done):
     assert tab.export_button.isEnabled()
 
 
-def test_an_export_error_is_shown_in_the_tab(tab, done, tmp_path):
+def test_an_export_error_is_shown_in_the_tab_and_the_target_stays(tab, done, tmp_path, monkeypatch):
+    target = str(tmp_path / "a.tif")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (target, ""))
     tab.format.setCurrentText("geotiff")
-    tab.path.setText(str(tmp_path / "a.tif"))
+    tab.browse_button.click()
     tab.export_button.click()
     until_quiet(done)
+    assert tab.path.text() == target
     assert "georeference" in tab.status.text()
     assert "georeference" in errors(done)[-1]
+
+
+def test_the_view_is_exported_as_a_figure(tab, done, tmp_path, monkeypatch):
+    asked = []
+
+    def choose(parent, title, start, kinds, **_):
+        asked.append((start, kinds))
+        return str(tmp_path / "view"), "SVG (*.svg)"
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", choose)
+    done.tick()  # overlays are displayed
+    tab.figure_dpi.setValue(60)
+    tab.figure_button.click()
+    assert not tab.figure_button.isEnabled()
+    until_quiet(done)
+    assert asked[0][0] == str(done.state.run.path.parent / "figure.png")
+    text = (tmp_path / "view.svg").read_text()
+    for words in ("output: things per megapixel", done.state.image.estimate.amount):
+        assert words in text
+    assert tab.status.text() == f"written: {tmp_path / 'view.svg'}"
+    tab.figure_button.click()
+    until_quiet(done)
+    assert "exists" in errors(done)[-1]
 
 
 def test_an_export_can_be_stopped(tab, done, monkeypatch):
