@@ -15,6 +15,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
+ARROW = 24
+"""Pixels of a box's arrow and its margins."""
+
 CONTROLS = (QAbstractButton, QAbstractSpinBox, QComboBox, QLabel, QLineEdit)
 EDGE = 1
 """Pixels of rounding that are no fault."""
@@ -35,6 +38,13 @@ def cut_texts(root: QWidget) -> list[str]:
             needed = widget.heightForWidth(widget.width())
             if widget.height() < needed - EDGE:
                 found.append(f"{name} is {widget.height()} px high and needs {needed}")
+            longest = max(map(widget.fontMetrics().horizontalAdvance, words(widget)), default=0)
+            if widget.width() < longest - EDGE:
+                found.append(f"{name} is {widget.width()} px wide and has a word of {longest}")
+        elif isinstance(widget, QComboBox) and widget.currentText():
+            needed = widget.fontMetrics().horizontalAdvance(widget.currentText()) + ARROW
+            if widget.width() < needed:
+                found.append(f"{name} is {widget.width()} px wide and needs {needed}")
         elif isinstance(widget, QLabel | QAbstractButton) and text_of(widget):
             needed = needed_width(widget)
             if widget.width() < needed - EDGE:
@@ -47,6 +57,11 @@ def needed_width(widget: QLabel | QAbstractButton) -> int:
     if isinstance(widget, QLabel | QCheckBox):
         return int(widget.sizeHint().width())
     return int(widget.fontMetrics().horizontalAdvance(widget.text())) + 4
+
+
+def words(label: QLabel) -> list[str]:
+    """Return the words of a label's text, which are not broken; none of a text with links."""
+    return [] if "<" in label.text() else label.text().split()
 
 
 def elides(label: QElidingLabel) -> bool:

@@ -194,6 +194,7 @@ def write_vectors_csv(data: NDArray[np.float64], target: Path) -> None:
     import pandas as pd
 
     names = axis_names(data.shape[2])
+    data = data[data[:, 1].any(axis=1)]  # an empty layer has one of no length
     columns = {name: data[:, 0, i] for i, name in enumerate(names)}
     columns |= {f"d{name}": data[:, 1, i] for i, name in enumerate(names)}
     pd.DataFrame(columns).to_csv(target, index=False)

@@ -6,11 +6,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-__all__ = ["keep_selection", "remove_layers"]
+__all__ = ["NO_LINES", "as_vectors", "keep_selection", "remove_layers"]
+
+NO_LINES = np.zeros((1, 2, 2))
+"""Data of a layer of vectors without any: napari 0.9 fails to draw an empty one in 3-D."""
+
+
+def as_vectors(lines: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return lines as data of a layer of vectors, which may not be empty."""
+    return lines if len(lines) else NO_LINES
 
 
 def remove_layers(viewer: ViewerModel, layers: Iterable[Layer]) -> None:

@@ -10,6 +10,7 @@ from napari.layers import Image, Layer, Vectors
 from hrviewer.app.image_session import Viewport
 from hrviewer.app.maps.object_map import ObjectDrawing, ObjectMap
 from hrviewer.viewer.image.geometry import METADATA_KEY, isotropic_placement, placement
+from hrviewer.viewer.layers.layer_list import NO_LINES, as_vectors
 
 __all__ = ["ObjectLayers"]
 
@@ -39,7 +40,7 @@ class ObjectLayers:
         place, self._units = isotropic_placement(image_layer)
         metadata = {METADATA_KEY: {"overlay": "objects"}}
         self.lines = Vectors(
-            np.zeros((0, 2, 2)),
+            NO_LINES,
             name="objects",
             vector_style="line",
             edge_width=1,
@@ -92,7 +93,7 @@ class ObjectLayers:
         else:
             lines = np.zeros((0, 2, 2)) if drawing is None else drawing.lines.copy()
             lines[:, 0] -= 0.5
-            self.lines.data = lines * self._units
+            self.lines.data = as_vectors(lines * self._units)
             if drawing is not None and len(lines):
                 self.lines.edge_color = drawing.colors
         self._apply_visibility()

@@ -17,6 +17,7 @@ from hrviewer.app.image_session import Viewport
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Rect
 from hrviewer.viewer.image.geometry import METADATA_KEY, isotropic_placement
+from hrviewer.viewer.layers.layer_list import NO_LINES, as_vectors
 from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 
 __all__ = ["MAX_OUTLINES", "PatchOutlines", "outline_segments"]
@@ -46,7 +47,7 @@ class PatchOutlines:
     def __init__(self, image_layer: Image) -> None:
         place, self._units = isotropic_placement(image_layer)
         self.layer = Vectors(
-            np.zeros((0, 2, 2)),
+            NO_LINES,
             name="patches",
             vector_style="line",
             edge_color=np.array(OUTLINE_COLOUR),
@@ -91,7 +92,7 @@ class PatchOutlines:
             self.count, segments = len(rects), outline_segments(rects)
         else:
             self.count, segments = 0, area_segments(rects, AREA_CELL_PX * viewport.coarsest)
-        self.layer.data = segments * self._units
+        self.layer.data = as_vectors(segments * self._units)
 
     def _visible(self, view: Rect) -> NDArray[np.float64]:
         y, x, h, w = self._rects.T

@@ -219,10 +219,11 @@ def describe_shapes(layer: Layer, mapping: PlaneMapping, zoom: float) -> list[Ou
 
     if isinstance(layer, Vectors) and len(layer.data):
         data = np.asarray(layer.data, float)
-        starts = mapping.to_world(data[:, 0])
-        ends = mapping.to_world(data[:, 0] + data[:, 1] * layer.length)
+        long = data[:, 1].any(axis=1)
+        starts = mapping.to_world(data[long, 0])
+        ends = mapping.to_world(data[long, 0] + data[long, 1] * layer.length)
         lines = np.stack([starts, ends], axis=1)
-        colors = with_opacity(layer.edge_color)
+        colors = with_opacity(layer.edge_color)[long]
         return [Outlines(lines, False, colors, colors, layer.edge_width * unit * zoom)]
     if isinstance(layer, Points) and len(layer.data):
         shown = np.asarray(layer.shown, bool)

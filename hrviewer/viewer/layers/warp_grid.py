@@ -17,6 +17,7 @@ from hrviewer.geometry import Rect
 from hrviewer.strategies import WarpRequest
 from hrviewer.strategies.nonuniform.grid_sampler import forward
 from hrviewer.viewer.image.geometry import METADATA_KEY, isotropic_placement
+from hrviewer.viewer.layers.layer_list import NO_LINES, as_vectors
 
 __all__ = ["WarpGrid", "grid_lines"]
 
@@ -38,7 +39,7 @@ class WarpGrid:
     def __init__(self, image_layer: Image) -> None:
         place, self._units = isotropic_placement(image_layer)
         self.layer = Vectors(
-            np.zeros((0, 2, 2)),
+            NO_LINES,
             name="warp grid",
             vector_style="line",
             edge_color=GRID_COLOUR,
@@ -72,8 +73,8 @@ class WarpGrid:
         near = [warp for core, warp in warps.items() if not (core & covered).empty]
         spacing = MIN_SPACING_PX * viewport.coarsest
         found = [grid_lines(warp, warp_core(warp), spacing) for warp in near]
-        drawn = np.concatenate(found) if found else np.zeros((0, 2, 2))
-        self.layer.data = (drawn if len(drawn) <= MAX_LINES else drawn[:0]) * self._units
+        drawn = np.concatenate(found) if found else NO_LINES
+        self.layer.data = as_vectors(drawn if len(drawn) <= MAX_LINES else drawn[:0]) * self._units
 
 
 def warp_core(warp: WarpRequest) -> Rect:

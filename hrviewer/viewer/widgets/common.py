@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from napari.settings import get_settings
 from numpy.typing import NDArray
 from qtpy.QtCore import QCoreApplication, QEvent, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import (
     QBrush,
     QColor,
+    QFontMetrics,
     QImage,
     QLinearGradient,
     QMouseEvent,
@@ -20,6 +22,7 @@ from qtpy.QtGui import (
     QPixmap,
 )
 from qtpy.QtWidgets import (
+    QApplication,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -45,9 +48,10 @@ __all__ = [
     "show_pixels",
     "style_sheet",
     "switch_width",
+    "text_metrics",
 ]
 
-LABEL_CHARACTERS, SWITCH_CHARACTERS = 13, 15
+LABEL_CHARACTERS, SWITCH_CHARACTERS = 16, 18
 """Widths of the column of labels and of that of the overlays' switches, in average characters."""
 
 SWITCH_SPACING = 6
@@ -74,6 +78,7 @@ def style_sheet(
     small, large = 0.94 * points, 1.67 * points
     return f"""
         QLabel[role="secondary"] {{ color: {muted}; font-size: {small:.3g}pt; }}
+        QLineEdit {{ font-size: {points:.3g}pt; }}
         QTableWidget, QTableWidget QHeaderView::section {{ font-size: {small:.3g}pt; }}
         QTableWidget QHeaderView::section {{ padding: 2px 4px; }}
         QLabel[role="field"] {{ color: {muted}; }}
@@ -191,27 +196,28 @@ class RoomyLabel(QLabel):
         return self._lines * self.fontMetrics().height() + 1
 
 
-def label_width(widget: QWidget) -> int:
+def text_metrics() -> QFontMetrics:
+    """Return the metrics of napari's text, at the size in its preferences."""
+    font = QApplication.font()
+    font.setPointSizeF(get_settings().appearance.font_size)
+    return QFontMetrics(font)
+
+
+def label_width() -> int:
     """Return the width of the column of labels, in pixels: the same in all parts."""
-    return LABEL_CHARACTERS * widget.fontMetrics().averageCharWidth()
+    return LABEL_CHARACTERS * text_metrics().averageCharWidth()
 
 
-def switch_width(widget: QWidget) -> int:
+def switch_width() -> int:
     """Return the width of the column of the overlays' switches and choosers, in pixels."""
-    return SWITCH_CHARACTERS * widget.fontMetrics().averageCharWidth()
+    return SWITCH_CHARACTERS * text_metrics().averageCharWidth()
 
 
 class TextSizedWidget(QWidget):
-    """A widget with columns that follow the size of the text."""
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Follow another font."""
-        super().changeEvent(event)
-        if event is not None and event.type() == QEvent.Type.FontChange:
-            self.fit_text()
+    """A widget with columns as wide as the size of napari's text asks for."""
 
     def fit_text(self) -> None:
-        """Set the widths of columns."""
+        """Set the widths of columns; called again when the size was changed."""
         raise NotImplementedError
 
 
@@ -256,7 +262,7 @@ class Form(TextSizedWidget):
 
     def fit_text(self) -> None:
         """Set the width of the column of labels."""
-        self._grid.setColumnMinimumWidth(0, label_width(self))
+        self._grid.setColumnMinimumWidth(0, label_width())
 
     def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> QLabel:
         """Append a row; return the label of its name."""

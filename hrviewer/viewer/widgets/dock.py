@@ -24,7 +24,7 @@ from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.layer_refresh import auto_refresh, clock
 from hrviewer.viewer.preferences import apply_preferences, read_preferences
 from hrviewer.viewer.widgets.actions import Actions
-from hrviewer.viewer.widgets.common import heading, style_sheet
+from hrviewer.viewer.widgets.common import TextSizedWidget, heading, style_sheet
 from hrviewer.viewer.widgets.compare_tab import CompareTab
 from hrviewer.viewer.widgets.cost_breakdown import TimeBreakdown
 from hrviewer.viewer.widgets.export_tab import ExportTab
@@ -200,6 +200,8 @@ class Panel(QTabWidget):
                 get_settings().appearance.font_size,
             )
         )
+        for part in self.findChildren(TextSizedWidget):
+            part.fit_text()
 
 
 def mix_colours(a: tuple[float, ...], b: tuple[float, ...], fraction: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QWidget
 
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import ElidedLabel
@@ -31,11 +31,11 @@ class LiveToggle(QWidget):
         )
         self.status = ElidedLabel(lines=2)
         self.status.setText(HELP)
-        layout = QVBoxLayout(self)
+        layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(3)
+        layout.setSpacing(8)
         layout.addWidget(self.checkbox)
-        layout.addWidget(self.status)
+        layout.addWidget(self.status, 1)
         self.checkbox.clicked.connect(self._toggle)
         controller.state.live_changed.connect(self._show)
         controller.state.live_status_changed.connect(self._show_status)

@@ -70,7 +70,7 @@ class ObjectForm(TextSizedWidget):
 
     def fit_text(self) -> None:
         """Align the slider with the overlays' colour scales."""
-        self.checkbox.setMinimumWidth(switch_width(self))
+        self.checkbox.setMinimumWidth(switch_width())
 
     def _sync(self) -> None:
         """Apply the settings to other results."""

@@ -32,6 +32,7 @@ from hrviewer.viewer.widgets.common import (
     TextSizedWidget,
     label,
     switch_width,
+    text_metrics,
 )
 from hrviewer.viewer.widgets.scale_editor import ScaleEditor
 
@@ -144,9 +145,9 @@ class OverlayLegend(TextSizedWidget):
 
     def fit_text(self) -> None:
         """Set the width of the column of switches."""
-        self._grid.setColumnMinimumWidth(0, switch_width(self))
+        self._grid.setColumnMinimumWidth(0, switch_width())
         for overlay_row in self.rows.values():
-            overlay_row.colour_bar.set_height(self.fontMetrics().height() + 2)
+            overlay_row.colour_bar.set_height(text_metrics().height() + 2)
 
     def sizeHint(self) -> QSize:
         """As the layout asks."""

@@ -28,7 +28,7 @@ from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.units import format_length
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import shape_of
-from hrviewer.viewer.widgets.common import ElidedLabel, Form, label, row
+from hrviewer.viewer.widgets.common import ElidedLabel, Form, label, resize_to_text, row
 from hrviewer.viewer.widgets.image_form import ImageForm
 from hrviewer.viewer.widgets.open_button import OpenButton
 from hrviewer.viewer.widgets.params_form import ParamsForm
@@ -69,7 +69,7 @@ class RunSettingsForm(QWidget):
         self.image_summary = label("", "secondary", wrap=True)
         self.image_summary.linkActivated.connect(self._open_sample)
         self.model = make_combo_box()
-        self.model_summary = ElidedLabel(lines=2)
+        self.model_summary = ElidedLabel()
         self.strategy = make_combo_box()
         self.strategy_summary = ElidedLabel(lines=2)
         self.region = make_combo_box()
@@ -298,6 +298,7 @@ class RunSettingsForm(QWidget):
         self.params = ParamsForm(strategy.Params, self._set_params)
         self._show_task()
         self._params_layout.addWidget(self.params)
+        resize_to_text(self.details)
 
 
 def join_names(names: Sequence[str], limit: int = 4) -> str:

@@ -19,6 +19,8 @@ MIN_IMAGE_SHARE = 0.55
 MAX_PANEL_SHARE = 0.42
 """Part of the window's width that the panel takes by itself, at most."""
 
+SHORT_TITLE = "hrviewer"
+
 DEFAULT_LEFT = ("layer controls", "layer list")
 """Docks that napari has on the left, from top to bottom, by their objects' names."""
 
@@ -65,6 +67,7 @@ def arrange_docks(panel: QWidget, width: int) -> None:
     width = min(width, round(MAX_PANEL_SHARE * window.width()))
     beside = max((dock.sizeHint().width() for dock in left), default=0)
     if window.width() - beside - width < MIN_IMAGE_SHARE * window.width():
+        ours.setWindowTitle(SHORT_TITLE)  # there is little room on its tab
         for dock in left:
             window.tabifyDockWidget(ours, dock)
     window.resizeDocks([ours], [width], Qt.Orientation.Horizontal)

@@ -85,7 +85,7 @@ def test_nothing_jumps_when_the_strategy_changes(opened):
     places = set()
     for name in strategy_ids():
         state.set_strategy(name)
-        process_events_for(0.2)
+        process_events_for(0.5)
         body = panel.widget(0).widget()
         places.add(tuple(part.mapTo(body, part.rect().topLeft()).y() for part in fixed))
     assert len(places) == 1
