@@ -32,10 +32,21 @@ __all__ = ["ImageSession", "ImageSource", "PyramidImage", "Status", "Viewport"]
 
 @dataclass(frozen=True)
 class Status:
-    """Progress of a run: a fraction of 0 to 1, and a message."""
+    """Progress of a run, or of a file that is opened.
+
+    Parameters
+    ----------
+    fraction : float
+        Of 0 to 1.
+    message : str
+        What goes on.
+    busy : bool
+        Whether how much is left is not known.
+    """
 
     fraction: float
     message: str
+    busy: bool = False
 
 
 IDLE = Status(0.0, "")

@@ -114,7 +114,7 @@ class ImageLoader:
             raise
 
     def _report(self, name: str, fraction: float) -> None:
-        self._state.progress_changed.emit(Status(fraction, f"opening {name}"))
+        self._state.progress_changed.emit(Status(fraction, f"opening {name}", busy=not fraction))
 
     def _show(self, replaced: ImageSession | None, prepared: Any) -> None:
         self._task = None
@@ -123,6 +123,7 @@ class ImageLoader:
 
     def _fail(self, error: Exception) -> None:
         self._task = None
+        self._state.progress_changed.emit(IDLE)
         with self._state.reporting_errors():
             raise error
 
@@ -179,6 +180,7 @@ class RunLoader:
             if state.run_state != "idle":
                 raise RunError("a run is in progress: stop it before opening another")
             state.run_starting.emit()
+            state.progress_changed.emit(Status(0.0, f"opening {Path(path).name}", busy=True))
             known = {session.source.image_key for session in state.images}
             self._task = self._background.submit(
                 "read", partial(self._read, Path(path), known), self._show, failed=self._fail
@@ -189,6 +191,7 @@ class RunLoader:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+            self._state.progress_changed.emit(IDLE)
 
     def _read(self, path: Path, known: set[str | None], task: Task[LoadedRun]) -> LoadedRun:
         run = Run(path)
@@ -210,6 +213,7 @@ class RunLoader:
 
     def _fail(self, error: Exception) -> None:
         self._task = None
+        self._state.progress_changed.emit(IDLE)
         with self._state.reporting_errors():
             raise error
 

@@ -28,7 +28,10 @@ from hrviewer.runs.region_table import describe_region
 from hrviewer.strategies import Strategy, aggregation_of
 from hrviewer.units import format_duration, format_si
 
-__all__ = ["RunService", "format_cost", "list_notes", "report_run"]
+__all__ = ["RunService", "format_cost", "format_run_cost", "list_notes", "report_run"]
+
+CACHED_RATIO = 1.5
+"""Nominal seconds over those of a run, from which both are displayed."""
 
 
 class RunService:
@@ -257,17 +260,26 @@ def list_notes(run: Run) -> list[str]:
 
 def report_run(state: AppState, image: ImageSession, run: Run, notes: list[str]) -> None:
     """Put a run's estimate, cost and notes on its image."""
-    cost = run.cost
     state.set_status(image, Status(1.0, "done") if run.complete else Status(0.0, "incomplete"))
     state.set_estimate(
         image,
         describe_estimate(run.estimate),
-        format_cost(cost["flops"], cost["wall_s"], cost["pixels_read"]),
+        format_run_cost(run),
     )
     state.set_notes(image, notes)
     state.run_shown.emit(run)
     if state.run_state == "idle":  # a reopened run may be one that can be resumed
         state.run_state_changed.emit("idle")
+
+
+def format_run_cost(run: Run) -> str:
+    """Return a run's cost in a line, with the seconds that it took."""
+    cost = run.cost
+    seconds = float(run.header.get("spent", cost)["wall_s"])
+    line = format_cost(cost["flops"], seconds, cost["pixels_read"])
+    if cost["wall_s"] > CACHED_RATIO * seconds + 1:
+        line += f" · {format_duration(cost['wall_s'])} without cached results"
+    return line
 
 
 def format_cost(flops: float, seconds: float, pixels: float) -> str:

@@ -45,6 +45,7 @@ PRECISION = COLUMNS.index("AP50")
 COLUMN_TIPS = {
     "AP50": "Average precision of detected objects at an intersection over union of 0.5",
     "of\nonce": "FLOPs over those of the model once on every pixel",
+    "time": "Seconds of the run; cached results count those of their inference",
     "of\npatches": "FLOPs over those of patches at its defaults",
 }
 HEADER_PADDING = 14

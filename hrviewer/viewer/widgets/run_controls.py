@@ -110,6 +110,8 @@ class RunControls(QWidget):
     def _show_progress(self, status: Status) -> None:
         # Else the bar repaints at once, and the window with it, instead of with the rest.
         self.progress_bar.setUpdatesEnabled(False)
+        loading = status.busy or self.controller.state.run_state == "starting"
+        self.progress_bar.setRange(0, 0 if loading else 1000)
         self.progress_bar.setValue(round(1000 * status.fraction))
         self.progress_bar.setUpdatesEnabled(True)
         self.progress_text.setText(status.message)

@@ -65,11 +65,13 @@ def arrange_docks(panel: QWidget, width: int) -> None:
     for dock in left:
         window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock, Qt.Orientation.Vertical)
     width = min(width, round(MAX_PANEL_SHARE * window.width()))
-    beside = max((dock.sizeHint().width() for dock in left), default=0)
+    beside = max((dock.minimumSizeHint().width() for dock in left), default=0)
     if window.width() - beside - width < MIN_IMAGE_SHARE * window.width():
         ours.setWindowTitle(SHORT_TITLE)  # there is little room on its tab
         for dock in left:
             window.tabifyDockWidget(ours, dock)
+    else:
+        window.resizeDocks(left[:1], [beside], Qt.Orientation.Horizontal)
     window.resizeDocks([ours], [width], Qt.Orientation.Horizontal)
     ours.raise_()
 

@@ -50,7 +50,7 @@ def opened(tmp_path_factory):
 def test_room(opened, size, theme, points):
     panel, appearance = opened.panel, get_settings().appearance
     before = appearance.font_size
-    opened.viewer.theme = theme
+    appearance.theme = theme
     appearance.font_size = points
     opened.viewer.window.resize(*size)
     process_events_for(0.3)
