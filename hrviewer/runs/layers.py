@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.io.exportable import Exportable
+from hrviewer.io.figures.map_styles import MAP_STYLES, MapStyle
 from hrviewer.io.geojson import class_colors
 from hrviewer.io.run_maps import MapName, coarsen, most_likely, open_map
 from hrviewer.runs.estimates import pluralize
@@ -48,34 +49,25 @@ class LayerStyle:
 
     Parameters
     ----------
-    name : str
-        A perceptually uniform colormap.
-    colours : str
-        Nine of its colours, in hexadecimal.
-    low_alpha, high_alpha : float
-        Opacity at both ends: low values stay nearly transparent; half of the range is opaque.
-    opacity : float
-        Opacity of the layer.
+    style : MapStyle
+        Its colours.
+    hexadecimal : str
+        Nine of them, without matplotlib and napari.
     visible : bool
         Whether the layer is shown at first.
     """
 
-    name: str
-    colours: str
-    low_alpha: float
-    high_alpha: float
-    opacity: float
+    style: MapStyle
+    hexadecimal: str
     visible: bool = False
 
     @property
     def colormap(self) -> dict[str, Any]:
         """The keywords of napari's `Colormap`."""
-        rgb = np.array([[*bytes.fromhex(colour)] for colour in self.colours.split()]) / 255
-        steps = np.linspace(0, 1, len(rgb))
-        rise = np.minimum(1, 2 * steps)
-        alpha = self.low_alpha + (self.high_alpha - self.low_alpha) * rise
-        colours = np.column_stack([rgb, alpha]).astype(np.float32)
-        return {"colors": colours, "name": f"hrviewer run {self.name}"}
+        rgb = np.array([[*bytes.fromhex(colour)] for colour in self.hexadecimal.split()]) / 255
+        opaque = np.column_stack([rgb, np.ones(len(rgb))])
+        colours = self.style.colors(lambda _: opaque, len(rgb)).astype(np.float32)
+        return {"colors": colours, "name": f"hrviewer run {self.style.colormap_name}"}
 
 
 CIVIDIS = "00224e 1a386f 434e6c 61656f 7d7c78 9b9476 bcae6c dec958 fee838"
@@ -85,10 +77,10 @@ VIRIDIS = "355f8d 2b758e 238a8d 1fa088 2fb47c 56c667 8bd646 c5e021 fde725"
 """Without their darkest parts, which resemble shadows on an image."""
 
 STYLES = {
-    "cost": LayerStyle("cividis", CIVIDIS, 0.3, 1.0, 0.6),
-    "saliency": LayerStyle("inferno", INFERNO, 0.2, 1.0, 0.6),
-    "patches": LayerStyle("magma", MAGMA, 0.5, 0.9, 0.8),
-    "output": LayerStyle("viridis", VIRIDIS, 0.0, 1.0, 0.85, visible=True),
+    "cost": LayerStyle(MAP_STYLES["cost"], CIVIDIS),
+    "saliency": LayerStyle(MAP_STYLES["saliency"], INFERNO),
+    "patches": LayerStyle(MAP_STYLES["patches"], MAGMA),
+    "output": LayerStyle(MAP_STYLES["output"], VIRIDIS, visible=True),
 }
 """In the order of drawing, the top layer last."""
 
@@ -122,7 +114,7 @@ def layer_tuples(run: DisplayableRun) -> list[LayerDataTuple]:
             "name": name,
             "colormap": style.colormap,
             "contrast_limits": limits,
-            "opacity": style.opacity,
+            "opacity": style.style.opacity,
             "visible": style.visible,
             "interpolation2d": "nearest",
             "blending": "translucent_no_depth",

@@ -145,6 +145,8 @@ class Controller(Application):
         super().close()
         for displayed in (self.ground_truth, self.labels, self.comparison, self.canvas_text):
             displayed.close()
+        if self.results.overlays is not None:
+            self.results.overlays.set_dimmed(False)
         self.results.overlays = None
         self.state.images, self.state.image = [], None
 

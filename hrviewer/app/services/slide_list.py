@@ -24,7 +24,7 @@ from hrviewer.io.ground_truth.datasets import list_images
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run
 
-__all__ = ["Slide", "SlideList", "Thumbnail"]
+__all__ = ["Slide", "SlideList", "SlideThumbnail"]
 
 THUMBNAIL_SIDE = 96
 MAX_THUMBNAILS = 4096
@@ -60,7 +60,7 @@ class Slide:
 
 
 @dataclass(frozen=True, eq=False)
-class Thumbnail:
+class SlideThumbnail:
     """An image in small, or why there is none.
 
     Parameters
@@ -105,9 +105,9 @@ class SlideList:
         self._state, self._background, self._resources = state, background, resources
         self.slides: list[Slide] = []
         self.source: Path | None = None
-        self._thumbnails: OrderedDict[str, Thumbnail] = OrderedDict()
+        self._thumbnails: OrderedDict[str, SlideThumbnail] = OrderedDict()
         self._waiting: list[str] = []
-        self._reading: Task[Thumbnail] | None = None
+        self._reading: Task[SlideThumbnail] | None = None
         self._listing: Task[list[Slide]] | None = None
         state.run_state_changed.connect(self._on_run_state)
 
@@ -129,7 +129,7 @@ class SlideList:
         if self.source is not None:
             self.open(self.source)
 
-    def thumbnail(self, path: str) -> Thumbnail | None:
+    def thumbnail(self, path: str) -> SlideThumbnail | None:
         """Return an image's thumbnail; None as long as it is not read, which this asks for."""
         found = self._thumbnails.get(path)
         if found is None and path not in self._waiting:
@@ -155,7 +155,7 @@ class SlideList:
             clear_errors=False,
         )
 
-    def _keep(self, path: str, thumbnail: Thumbnail) -> None:
+    def _keep(self, path: str, thumbnail: SlideThumbnail) -> None:
         self._thumbnails[path] = thumbnail
         while len(self._thumbnails) > MAX_THUMBNAILS:
             self._thumbnails.popitem(last=False)
@@ -165,7 +165,7 @@ class SlideList:
         self._read_next()
 
     def _keep_error(self, path: str, error: Exception) -> None:
-        self._keep(path, Thumbnail(None, format_error(error)))
+        self._keep(path, SlideThumbnail(None, format_error(error)))
 
     def _on_run_state(self, state: str) -> None:
         if state == "idle":
@@ -200,10 +200,10 @@ def count_runs(folder: Path) -> Counter[str]:
     return counts
 
 
-def read_thumbnail(path: str, task: Task[Thumbnail]) -> Thumbnail:
+def read_thumbnail(path: str, task: Task[SlideThumbnail]) -> SlideThumbnail:
     """Read an image in small; on a worker thread."""
     with open_pyramid(path) as pyramid:
         height, width = pyramid.plane_shape
         pixels = pyramid.thumbnail(THUMBNAIL_SIDE)
         colours = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2)
-        return Thumbnail(colours, f"{height:,} × {width:,} px")
+        return SlideThumbnail(colours, f"{height:,} × {width:,} px")

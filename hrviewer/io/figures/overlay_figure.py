@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError, ParameterError
-from hrviewer.formatting import format_estimate
+from hrviewer.formatting import format_estimate, pluralize
 from hrviewer.geometry import Rect
 from hrviewer.io.anonymous import open_image
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
+from hrviewer.io.figures.map_styles import MAP_STYLES, MapStyle
 from hrviewer.io.figures.object_picture import ObjectPicture, make_object_picture
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.units import format_si
+from hrviewer.units import AREA_UNITS, area_unit, format_si, nice_ceiling
 
 __all__ = ["FigureData", "ObjectFigure", "bar_length", "draw_figure", "load_figure_data",
            "load_object_figure", "make_caption"]  # fmt: skip
@@ -34,7 +35,7 @@ class FigureData:
 
     Parameters
     ----------
-    grayscale : ndarray of uint8, shape (rows, columns), optional
+    photo : ndarray of uint8, shape (rows, columns, 3), optional
         The image; None if it is missing.
     values : ndarray, shape (rows, columns)
         The map; NaN where no inference ran.
@@ -44,13 +45,19 @@ class FigureData:
         µm, or level-0 pixels, per pixel of the figure, ``(y, x)``.
     unit : str
         ``µm`` or ``px``.
+    style : MapStyle
+        Colours of the map.
+    limits : tuple of float
+        Values at the ends of the colours.
     """
 
-    grayscale: NDArray[np.uint8] | None
+    photo: NDArray[np.uint8] | None
     values: NDArray[np.float64]
     label: str
     pixel_size: tuple[float, float]
     unit: str
+    style: MapStyle
+    limits: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,14 +111,42 @@ def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) ->
     label = run_map.labels[at] if at >= 0 else name if n > 1 else run_map.labels[0]
     unit = run_map.units[max(at, 0)]
     size = run.header["image"]["pixel_size"]
-    per = f" ({unit} per {run_map.cell:g} × {run_map.cell:g} px)" if unit else ""
+    if unit == "count":  # as densities, whose numbers do not depend on the cells
+        area, pixels = pixels_per_area(size)
+        values = values * (pixels / run_map.cell**2)
+        label = f"{pluralize(label) if at >= 0 or n == 1 else 'objects'} per {area}"
+    elif unit:
+        label += f" ({unit} per {run_map.cell:g} × {run_map.cell:g} px)"
     return FigureData(
-        load_background(run, region, scale, shape),
+        load_photo(run, region, scale, shape),
         values,
-        label + per,
+        label,
         (region.h / shape[0] * (size[0] if size else 1), region.w / shape[1] * (size or (1, 1))[1]),
         "µm" if size else "px",
+        MAP_STYLES.get(name, MAP_STYLES["output"]),
+        scale_limits(values, bounded=name == "output" and not unit),
     )
+
+
+def pixels_per_area(size: tuple[float, float] | None) -> tuple[str, float]:
+    """Return the unit of area of an image, and how many level-0 pixels it has."""
+    if not size:
+        return "megapixel", 1e6
+    symbol, square_micrometres = AREA_UNITS[area_unit((size[0], size[1]))]
+    return symbol, square_micrometres / (size[0] * size[1])
+
+
+def scale_limits(values: NDArray[np.float64], *, bounded: bool) -> tuple[float, float]:
+    """Return the ends of a map's colours, as the window sets them: from zero to a round number.
+
+    `bounded` are probabilities, whose ends are 0 and 1.
+    """
+    valid = values[np.isfinite(values)]
+    if bounded and (not valid.size or (valid.min() >= 0 and valid.max() <= 1)):
+        return 0.0, 1.0
+    positive = valid[valid > 0]  # most of a map may be empty
+    top = nice_ceiling(float(np.percentile(positive, 99.5))) if positive.size else 1.0
+    return min(0.0, float(valid.min())) if valid.size else 0.0, top
 
 
 def image_rect(run: Exportable) -> Rect:
@@ -134,14 +169,6 @@ def load_photo(
         for n, m in zip(shape, rgb.shape, strict=False)
     )
     return rgb[np.ix_(rows, columns)]
-
-
-def load_background(
-    run: Exportable, region: Rect, scale: float, shape: tuple[int, int]
-) -> NDArray[np.uint8] | None:
-    """Load the image in gray at the size of a figure; None if it is missing or has changed."""
-    rgb = load_photo(run, region, scale, shape)
-    return None if rgb is None else np.asarray(rgb.mean(axis=2), np.uint8)
 
 
 def load_object_figure(run: Exportable, score: float | None, side: int) -> ObjectFigure:
@@ -240,26 +267,27 @@ def draw_figure(
 
 def draw_map(figure: Any, axes: Any, data: FigureData, extent: tuple[float, ...]) -> None:
     """Draw a map over its image, with a legend."""
+    from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import ListedColormap, Normalize
 
-    if data.grayscale is not None:
-        axes.imshow(data.grayscale, cmap="gray", vmin=0, vmax=255, extent=extent)
-    valid = data.values[~np.isnan(data.values)]
-    # Of positive values: most of a map may be empty.
-    positive = valid[valid > 0]
-    top = float(np.percentile(positive, 99.5)) if positive.size else 1.0
-    low = min(0.0, float(valid.min())) if valid.size else 0.0
-    alpha = None
-    if data.grayscale is not None:
-        share = np.clip((np.nan_to_num(data.values) - low) / ((top - low) or 1.0), 0, 1)
-        # A faint tint where inference found nothing; a third of the way up, as good as opaque.
-        alpha = np.where(np.isnan(data.values), 0, 0.1 + 0.8 * np.minimum(1, 3 * share))
-    axes.imshow(data.values, cmap="viridis", vmin=low, vmax=top or 1.0, extent=extent,
-                alpha=alpha, interpolation="nearest")  # fmt: skip
+    colors = data.style.colors(colormaps[data.style.colormap_name])
+    solid = colors.copy()
+    solid[:, 3] = 1
+    colors[:, 3] *= data.style.opacity
+    scale = Normalize(*data.limits)
+    if data.photo is None:
+        colors = solid
+    else:
+        axes.imshow(data.photo, extent=extent)
+    axes.imshow(
+        np.ma.masked_invalid(data.values), cmap=ListedColormap(colors), norm=scale, extent=extent,
+        interpolation="nearest",
+    )  # fmt: skip
     # A separate mappable: the map is transparent at small values, its legend is not.
-    legend = ScalarMappable(Normalize(low, top or 1.0), "viridis")
-    bar = figure.colorbar(legend, ax=axes, shrink=0.8, pad=0.02)
+    bar = figure.colorbar(
+        ScalarMappable(scale, ListedColormap(solid)), ax=axes, shrink=0.8, pad=0.02
+    )
     bar.set_label(data.label)
 
 

@@ -217,8 +217,7 @@ def draw(
     width, height = pixels.shape[1] / dpi, pixels.shape[0] / dpi
     lines = -(-len(drawing.classes) // CLASS_COLUMNS)
     below = LEGEND_INCHES * len(drawing.scales) + 0.2 * lines + (0.35 if drawing.caption else 0)
-    style = {"font.size": 8, "text.parse_math": False, "svg.fonttype": "none"}
-    with rc_context(style):
+    with rc_context({"font.size": 8, "text.parse_math": False, "svg.fonttype": "none"}):
         figure = Figure(figsize=(width, height + below), dpi=dpi)
         FigureCanvasAgg(figure)
         total = height + below
@@ -246,7 +245,7 @@ def draw_shape(
     """Draw one layer of shapes; scales are points per screen pixel and per world unit."""
     from matplotlib.collections import EllipseCollection, LineCollection, PolyCollection
 
-    common = {
+    common: dict[str, Any] = {
         "edgecolors": shape.edge_colors,
         "linewidths": shape.width * line_scale,
         "zorder": order,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DrawingHistories", "DrawingHistory"]
 
 MAX_STATES = 100
-MAX_VERTICES = 4_000_000
+MAX_VERTICES = 1_000_000
 """Vertices of all states of a layer together."""
 
 UNDO_KEY, REDO_KEY = "Control-Z", "Control-Shift-Z"

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-__all__ = ["Overlays"]
+__all__ = ["Overlays", "as_limits"]
+
+DIMMED = 0.35
+"""Opacity of an image that is dimmed, over its own."""
 
 MIN_CELL_PX = 3.0
 """Screen pixels per side of a drawn cell, at least: finer ones would flicker as the view moves."""
@@ -86,6 +89,10 @@ class Overlays:
         self.embedding_layers: EmbeddingLayers | None = None
         self.attention_layers: AttentionLayers | None = None
         self.object_layers: ObjectLayers | None = None
+        self._full_opacity: float | None = None
+        if previous is not None and previous.is_dimmed:
+            previous.set_dimmed(False)
+            self.set_dimmed(True)
         if previous is not None and previous.image_layer is image_layer and previous.is_intact:
             self._reuse_layers(previous)
         else:
@@ -325,6 +332,21 @@ class Overlays:
         (self._colour_bars.add if shown else self._colour_bars.discard)(name)
         self._apply_visibility()
 
+    @property
+    def is_dimmed(self) -> bool:
+        """Whether the image is dimmed, for the overlays to be read."""
+        return self._full_opacity is not None
+
+    def set_dimmed(self, dimmed: bool) -> None:
+        """Dim the image below the overlays, or give it its own opacity back."""
+        if dimmed == self.is_dimmed:
+            return
+        if self._full_opacity is None:
+            self._full_opacity = self.image_layer.opacity
+            self.image_layer.opacity = DIMMED * self._full_opacity
+        else:
+            self.image_layer.opacity, self._full_opacity = self._full_opacity, None
+
     def set_heat_map(self, heat: HeatMap) -> None:
         """Smooth the output, hide its low values, or show its cells."""
         self.heat = heat
@@ -365,6 +387,7 @@ class Overlays:
 
     def remove(self) -> None:
         """Remove the layers."""
+        self.set_dimmed(False)
         self._class_legend.show(())
         remove_layers(self.viewer, self)
 

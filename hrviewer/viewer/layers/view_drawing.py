@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ParameterError
 from hrviewer.io.figures.view_figure import Dots, Outlines, Picture, ScaleLegend, ViewDrawing
 from hrviewer.viewer.image.geometry import ellipse_corners
+from hrviewer.viewer.layers.overlays import as_limits
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -123,7 +124,7 @@ def describe_picture(layer: Image | Labels, mapping: PlaneMapping) -> Picture:
     color = partial(
         color_values,
         colormap=layer.colormap,
-        limits=None if isinstance(layer, Labels) or rgb else tuple(layer.contrast_limits),
+        limits=None if isinstance(layer, Labels) or rgb else as_limits(layer.contrast_limits),
         gamma=1.0 if isinstance(layer, Labels) else layer.gamma,
         rgb=rgb,
     )
@@ -146,15 +147,17 @@ def read_picture(
         if (found <= step * 1.01).all():
             level, factor = other, found
     straight = not mapping.matrix[0, 1] and not mapping.matrix[1, 0]
-    y, x = (rows[:, None], columns[None]) if straight else np.meshgrid(rows, columns, indexing="ij")
+    y, x = rows[:, None], columns[None]
     (a, b), (c, d) = mapping.matrix
+    # Of a straight layer a column of y and a row of x, of a rotated one all pixels.
     along = (
         (a * y + (0 if straight else b * x) + mapping.origin[0] + 0.5) / factor[0],
         ((0 if straight else c * y) + d * x + mapping.origin[1] + 0.5) / factor[1],
     )
     sides = [level.shape[axis] for axis in mapping.axes]
     inside = np.ones((len(rows), len(columns)), bool)
-    index, window = [], []
+    index: list[NDArray[np.int64]] = []
+    window: list[slice] = []
     for values, side in zip(along, sides, strict=True):
         whole = np.floor(values).astype(np.int64)
         inside &= (whole >= 0) & (whole < side)

@@ -33,6 +33,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
+from hrviewer.escaping import plain_text
+
 __all__ = [
     "SWITCH_SPACING",
     "Bar",
@@ -144,7 +146,7 @@ class ElidedLabel(QElidingLabel):
     def setText(self, text: str) -> None:
         """Set the text, and the tooltip to it."""
         super().setText(text)
-        self.setToolTip(text)
+        self.setToolTip(plain_text(text))
 
     def sizeHint(self) -> QSize:
         """As high as its lines."""
@@ -156,7 +158,7 @@ class ElidedLabel(QElidingLabel):
 
     def heightForWidth(self, width: int) -> int:
         """As high as its lines, at every width."""
-        return self.sizeHint().height()
+        return int(self.sizeHint().height())
 
 
 class RoomyLabel(QLabel):
@@ -190,10 +192,10 @@ class RoomyLabel(QLabel):
 
     def heightForWidth(self, width: int) -> int:
         """As high as the text at a width, at least its lines."""
-        return max(super().heightForWidth(width), self._floor())
+        return max(int(super().heightForWidth(width)), self._floor())
 
     def _floor(self) -> int:
-        return self._lines * self.fontMetrics().height() + 1
+        return int(self._lines * self.fontMetrics().height() + 1)
 
 
 def text_metrics() -> QFontMetrics:
@@ -205,12 +207,12 @@ def text_metrics() -> QFontMetrics:
 
 def label_width() -> int:
     """Return the width of the column of labels, in pixels: the same in all parts."""
-    return LABEL_CHARACTERS * text_metrics().averageCharWidth()
+    return int(LABEL_CHARACTERS * text_metrics().averageCharWidth())
 
 
 def switch_width() -> int:
     """Return the width of the column of the overlays' switches and choosers, in pixels."""
-    return SWITCH_CHARACTERS * text_metrics().averageCharWidth()
+    return int(SWITCH_CHARACTERS * text_metrics().averageCharWidth())
 
 
 class TextSizedWidget(QWidget):

@@ -162,7 +162,7 @@ class Panel(QTabWidget):
     @property
     def preferred_width(self) -> int:
         """Width of the panel at first, in pixels; it follows the size of the text."""
-        return round(WIDTH_PER_POINT * get_settings().appearance.font_size)
+        return round(WIDTH_PER_POINT * float(get_settings().appearance.font_size))
 
     def arrange(self) -> None:
         """Put the panel and napari's docks where they are at first."""

@@ -135,6 +135,10 @@ class OverlayLegend(TextSizedWidget):
                 grid.addWidget(choosers[overlay_row.name], top + 1, 0)
             if overlay_row.name == "output":
                 grid.addWidget(self.classes_button, top + 2, 0)
+        self.dim_box = QCheckBox("Dim the image")
+        self.dim_box.setToolTip("Darken the image, so that the overlays are read more easily")
+        grid.addWidget(self.dim_box, 4 * len(self.rows), 0, 1, 3)
+        self.dim_box.toggled.connect(self._set_dimmed)
         self.fit_text()
         self.class_box.activated.connect(self._set_class)
         self.cost_box.activated.connect(self._set_cost_quantity)
@@ -174,6 +178,8 @@ class OverlayLegend(TextSizedWidget):
             self._list_classes(overlays)
             self.class_box.setCurrentIndex(self.class_box.findData(overlays.maps.class_index))
         self._overlays = overlays
+        if overlays is not None:
+            overlays.set_dimmed(self.dim_box.isChecked())
         if overlays is not None and overlays.maps.cost_quantity != self.cost_box.currentText():
             overlays.maps.set_cost_quantity(self.cost_box.currentText())
         if overlays is not None and overlays.maps.patch_quantity != self.patch_box.currentText():
@@ -225,6 +231,10 @@ class OverlayLegend(TextSizedWidget):
         if self._overlays is not None:
             for name, overlay_row in self.rows.items():
                 overlay_row.checkbox.setChecked(self._overlays.is_visible(name))
+
+    def _set_dimmed(self, dimmed: bool) -> None:
+        if self._overlays is not None:
+            self._overlays.set_dimmed(dimmed)
 
     def _set_opacity(self) -> None:
         if self._overlays is not None:

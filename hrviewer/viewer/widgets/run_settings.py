@@ -298,6 +298,7 @@ class RunSettingsForm(QWidget):
         self.params = ParamsForm(strategy.Params, self._set_params)
         self._show_task()
         self._params_layout.addWidget(self.params)
+        self.params.show()  # now: Qt would show it with later events, and move what is around
         resize_to_text(self.details)
 
 

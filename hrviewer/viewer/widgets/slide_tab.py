@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from hrviewer.app.services.slide_list import THUMBNAIL_SIDE, SlideList
+from hrviewer.escaping import plain_text, printable
 from hrviewer.formatting import pluralize
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label, row
@@ -61,12 +62,12 @@ class SlideModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DecorationRole:
             return self._icon(slide.path)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return slide.path
+            return plain_text(slide.path)
         if role == Qt.ItemDataRole.DisplayRole:
             thumbnail = self._slides.thumbnail(slide.path)
             state = f"{slide.runs:,} {pluralize('run', slide.runs)}" if slide.runs else "no run yet"
             size = "" if thumbnail is None else f"{thumbnail.summary} · "
-            return f"{slide.name}\n{size}{state}"
+            return f"{printable(slide.name)}\n{size}{state}"
         return None
 
     def _icon(self, path: str) -> QPixmap:

@@ -80,7 +80,7 @@ def image_share(panel: QWidget) -> float:
     """Return the part of the window's width that the image has."""
     window = panel.window()
     centre = window.centralWidget() if isinstance(window, QMainWindow) else None
-    return 1.0 if window is None or centre is None else centre.width() / window.width()
+    return 1.0 if centre is None else float(centre.width() / window.width())
 
 
 def dock_of(widget: QWidget) -> QDockWidget | None:

@@ -29,11 +29,13 @@ def test_figure_data_is_the_map(made):
     plane = blobs((100, 120), (30, 40, 10))
     plane[80:] = np.nan
     data = load_figure_data(made(output=plane[None]), "output", -1, 120)
-    np.testing.assert_array_equal(data.values, plane)
-    assert data.label == "cell (count per 4 × 4 px)"
+    # 16 pixels of 0.25 × 0.5 µm per cell.
+    np.testing.assert_allclose(data.values, plane / (16 * 0.25 * 0.5 * 1e-6), rtol=1e-6)
+    assert data.label == "cells per mm²"
+    assert data.limits == (0.0, 5e5)
     assert data.unit == "µm"
     assert data.pixel_size == pytest.approx((4 * 0.25, 4 * 0.5))
-    assert data.grayscale is None
+    assert data.photo is None
 
 
 def test_image_is_the_background(made):
@@ -41,16 +43,16 @@ def test_image_is_the_background(made):
     with open_pyramid(run.header["image"]["path"]) as pyramid:
         run.header["image"]["fingerprint"] = pyramid.fingerprint
     data = load_figure_data(run, "saliency", -1, 200)
-    assert data.grayscale is not None
-    assert data.grayscale.shape == data.values.shape
+    assert data.photo is not None
+    assert data.photo.shape == (*data.values.shape, 3)
 
 
 def test_one_class_and_the_sum(made):
     output = np.stack([blobs((50, 50), (10, 10, 5)), 2 * blobs((50, 50), (10, 10, 5))])
     run = made(output=output)
-    assert np.nanmax(load_figure_data(run, "output", -1, 50).values) == 3
-    second = load_figure_data(run, "output", 1, 50)
-    assert np.nanmax(second.values) == 2
+    both, second = (load_figure_data(run, "output", channel, 50) for channel in (-1, 1))
+    assert np.nanmax(both.values) / np.nanmax(second.values) == pytest.approx(3 / 2)
+    assert both.label.startswith("objects per")
     assert second.label.startswith("stroma")
     with pytest.raises(HrviewerError, match="no channel 7; it has: 0 cell, 1 stroma"):
         load_figure_data(run, "output", 7, 50)

@@ -321,3 +321,17 @@ def test_a_heat_map_is_smooth_and_hides_what_is_low(model, image):
     np.testing.assert_array_equal(layer.data, raster.levels[0])
     assert layer.interpolation2d == "nearest"
     assert (layer.colormap.map(np.array([0.0, 0.4]))[:, 3] > 0).all()
+
+
+def test_the_image_is_dimmed_and_gets_its_own_opacity_back(model, image):
+    base = model.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    base.opacity = 0.8
+    overlays = Overlays(model, base, drawn(image))
+    overlays.set_dimmed(True)
+    overlays.set_dimmed(True)
+    assert base.opacity == pytest.approx(0.35 * 0.8)
+    following = Overlays(model, base, drawn(image), previous=overlays)
+    assert following.is_dimmed
+    assert base.opacity == pytest.approx(0.35 * 0.8)
+    following.remove()
+    assert base.opacity == 0.8

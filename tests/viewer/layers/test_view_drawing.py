@@ -26,7 +26,7 @@ def colours():
 def test_pixels_are_where_the_screen_has_them(colours):
     viewer = ViewerModel()
     viewer.add_image(colours, rgb=True, scale=(0.5, 0.5), units=("um", "um"))
-    # The camera looks at the corner between pixels 1 and 2, four pixels wide.
+    # The camera is centred on the corner between pixels 1 and 2, four pixels wide.
     show(viewer, (0.75, 0.75), 10, (20, 20))
     drawing = describe_view(viewer)
     assert drawing.unit == "µm"
@@ -97,9 +97,9 @@ def test_shapes_are_vectors_at_their_places(tmp_path, colours):
     assert "#ff0000" in text
     assert "#0000ff" in text
     # 16 pixels of the image are four inches wide, of 72 points each.
-    number = r"([\d.]+)"
+    number = r"(-?[\d.]+)"
     corners = re.search(
-        rf'M {number} {number} \nL {number} {number} \nL [^"]*stroke: #ff0000', text
+        rf'M {number} {number} \nL {number} {number} \nL [^"]*" style="stroke: #ff0000', text
     )
     assert corners is not None
     x, _, x1, _ = map(float, corners.groups())

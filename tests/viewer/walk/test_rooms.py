@@ -1,6 +1,6 @@
 """The window at every size, theme, size of text and scale of the screen; `make walk`.
 
-Its pictures go to build/walk: one for each combination, and each is to be looked at.
+Its pictures go to build/walk: one for each combination, and each is to be checked by eye.
 """
 
 import os

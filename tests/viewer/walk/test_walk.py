@@ -1,7 +1,7 @@
 """The review's walk through the window, with mouse and keyboard; `make walk`.
 
 Every test is a fault that a user once met, done again with real events on widgets and canvas. Each
-leaves a picture of the screen in build/walk, which is to be looked at.
+leaves a picture of the screen in build/walk, which is to be checked by eye.
 """
 
 from __future__ import annotations
