@@ -135,7 +135,7 @@ class ViewDrawing:
         Layers from the lowest to the highest; pictures are below shapes.
     scales : sequence of ScaleLegend
         Legends of the visible overlays.
-    classes : sequence of (str, tuple of float)
+    classes : sequence of (str, (float, float, float))
         Names of displayed classes with their colours.
     caption : str
         Below the figure.
@@ -147,7 +147,7 @@ class ViewDrawing:
     pictures: Sequence[Picture]
     shapes: Sequence[Outlines | Dots]
     scales: Sequence[ScaleLegend] = ()
-    classes: Sequence[tuple[str, tuple[float, ...]]] = ()
+    classes: Sequence[tuple[str, tuple[float, float, float]]] = ()
     caption: str = ""
 
 

@@ -79,7 +79,7 @@ class Overlays:
             name: style.visible for name, style in OVERLAY_STYLES.items()
         }
         self._colour_bars: set[MapName] = {"output"}
-        self.heat = HeatMap() if previous is None else previous.heat
+        self.heat: HeatMap = HeatMap() if previous is None else previous.heat
         self._hidden = False
         self._class_legend = ClassLegend(viewer, "output")
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
@@ -364,7 +364,7 @@ class Overlays:
                 found.append(ScaleLegend(layer.name, f"{drawn.limits[0]:g}", high, colours))
         return found
 
-    def visible_classes(self) -> list[tuple[str, tuple[float, ...]]]:
+    def visible_classes(self) -> list[tuple[str, tuple[float, float, float]]]:
         """Return the classes that are displayed, each with its colour, RGB of 0 to 1."""
         maps, hidden = self.maps, self.maps.hidden_classes
         shown = self.layers["output"].visible and bool(maps.rasters["output"].categories)
@@ -373,8 +373,8 @@ class Overlays:
             shown, hidden = not self._hidden, frozenset(maps.objects.hidden_classes)
         colours = class_colors(maps.classes) if shown else []
         return [
-            (name, tuple(part / 255 for part in colour))
-            for i, (name, colour) in enumerate(zip(maps.classes, colours, strict=False))
+            (name, (r / 255, g / 255, b / 255))
+            for i, (name, (r, g, b)) in enumerate(zip(maps.classes, colours, strict=False))
             if i not in hidden
         ]
 

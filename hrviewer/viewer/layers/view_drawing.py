@@ -76,7 +76,7 @@ def plane_mapping(viewer: ViewerModel, layer: Layer) -> PlaneMapping | None:
 def describe_view(
     viewer: ViewerModel,
     scales: Sequence[ScaleLegend] = (),
-    classes: Sequence[tuple[str, tuple[float, ...]]] = (),
+    classes: Sequence[tuple[str, tuple[float, float, float]]] = (),
     caption: str = "",
 ) -> ViewDrawing:
     """Return what a viewer shows of its layers.
@@ -227,7 +227,7 @@ def describe_shapes(layer: Layer, mapping: PlaneMapping, zoom: float) -> list[Ou
         ends = mapping.to_world(data[long, 0] + data[long, 1] * layer.length)
         lines = np.stack([starts, ends], axis=1)
         colors = with_opacity(layer.edge_color)[long]
-        return [Outlines(lines, False, colors, colors, layer.edge_width * unit * zoom)]
+        return [Outlines([*lines], False, colors, colors, layer.edge_width * unit * zoom)]
     if isinstance(layer, Points) and len(layer.data):
         shown = np.asarray(layer.shown, bool)
         sizes = np.broadcast_to(np.asarray(layer.size, float), len(layer.data))[shown]
