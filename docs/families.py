@@ -1,4 +1,4 @@
-r"""Tables of the strategies side by side, from the output of `compare --matched`.
+r"""Tables of the strategies side by side, from the output of `compare`, better with `--matched`.
 
     python docs/families.py DIR/table.csv [NAME]
 
@@ -90,8 +90,9 @@ def print_table(table: pd.DataFrame, only: str) -> None:
             if key in mean.index:
                 print(f"| {title} | {' | '.join(format_row(mean.loc[key]))} |")
     else:
-        print(HEADER + UNIFORM_HEADER)
-        print("|---" * 10 + "|")
+        matched = mean.index.get_level_values("budget").str.contains(" of ").any()
+        print(HEADER + UNIFORM_HEADER if matched else HEADER)
+        print("|---" * (10 if matched else 8) + "|")
         for name, row in mean.xs("", level="budget").sort_values("error").iterrows():
             keys = [("uniform", f"{what} of {name}") for what in ("FLOPs", "seconds")]
             beside = [
@@ -100,6 +101,7 @@ def print_table(table: pd.DataFrame, only: str) -> None:
                 else ""
                 for key in keys
             ]
+            beside = beside if matched else []
             print(f"| `{name}` | {' | '.join([*format_row(row), *beside])} |")
     for name, rows in table[table["budget"].isna()].groupby("choice"):
         ends = [Run(path).estimate["ci95"] for path in rows["run"].dropna()]
