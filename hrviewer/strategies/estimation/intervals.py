@@ -25,6 +25,7 @@ __all__ = [
     "effective_number",
     "proportion_interval",
     "student",
+    "student_quantile",
     "with_skew",
 ]
 
@@ -52,6 +53,13 @@ PARTS, PASSES = 32, 5
 TINY = 1e-12
 
 
+def student_quantile(freedom: float, alpha: float = ALPHA) -> float:
+    """Return the quantile of Student's distribution at ``1 - alpha / 2``."""
+    from scipy.special import stdtrit  # slow to import, and every command loads this
+
+    return float(stdtrit(max(freedom, 1.0), 1 - alpha / 2))
+
+
 def student(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval:
     """Return Student's interval of the mean.
 
@@ -62,14 +70,12 @@ def student(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval:
     alpha : float
         One minus the confidence.
     """
-    from scipy.special import stdtrit  # slow to import, and every command loads this
-
     a = weights / weights.sum()
     mean = float(a @ x)
     # Unbiased for equal variances; with equal weights it is the sample variance over n.
     variance = float((a**2 * (x - mean) ** 2 / (1 - a)).sum())
     freedom = 1 / float((a**2).sum()) - 1
-    half = float(stdtrit(max(freedom, 1.0), 1 - alpha / 2)) * math.sqrt(variance)
+    half = student_quantile(freedom, alpha) * math.sqrt(variance)
     return mean - half, mean + half
 
 
@@ -88,10 +94,8 @@ def with_skew(interval: Interval, estimate: float, known: float, freedom: float)
     freedom : float
         Degrees of freedom of the interval.
     """
-    from scipy.special import stdtrit  # slow to import, and every command loads this
-
     low, high = interval
-    rest, quantile = estimate - known, float(stdtrit(max(freedom, 1.0), 1 - ALPHA / 2))
+    rest, quantile = estimate - known, student_quantile(freedom)
     if rest <= 0:
         return max(low, known), max(high, known)
     sigma = math.sqrt(math.log1p(((high - low) / 2 / quantile / rest) ** 2))
@@ -130,11 +134,11 @@ def proportion_interval(
     >>> low, round(high, 3)  # about 3 / 30
     (0.0, 0.116)
     """
-    from scipy.special import betaincinv, stdtrit  # slow to import, and every command loads this
+    from scipy.special import betaincinv  # slow to import, and every command loads this
 
     low, high = 0.0, 1.0
     if math.isfinite(deviation):
-        half = float(stdtrit(max(freedom, 1.0), 1 - ALPHA / 2)) * deviation
+        half = student_quantile(freedom) * deviation
         low, high = max(0.0, share - half), min(1.0, share + half)
     if min(effective_number(amounts), effective_number(sizes - amounts)) >= MIN_PLACES:
         return low, high

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.strategies.estimation.aggregation import maximum
-from hrviewer.strategies.estimation.intervals import proportion_interval
+from hrviewer.strategies.estimation.intervals import proportion_interval, student_quantile
 from hrviewer.strategies.estimation.regression import inclusion_probabilities
 from hrviewer.strategies.estimation.sampling import draw, probabilities
 from hrviewer.strategies.estimation.two_phase import TwoPhaseSampler, batch_size
@@ -140,7 +140,7 @@ def estimate_shares(
         else np.full(k, math.inf)
     )
     if not limited:
-        half = _quantile(len(drawn) - 1) * deviation
+        half = student_quantile(len(drawn) - 1) * deviation
         ends = np.stack([total - half, total + half], axis=1)
         return ShareEstimate(total, ends if np.isfinite(half).all() else None, len(drawn), cells)
     intervals = np.empty((k, 2))
@@ -191,13 +191,6 @@ def _deviation(residual: Floats, weights: Floats) -> Floats:
     expanded = residual * weights[:, None]
     scatter = missing @ (expanded - parts @ expanded) ** 2
     return np.asarray(np.sqrt(scatter / max(1 - float((parts**2).sum()), 1e-12)))
-
-
-def _quantile(freedom: int) -> float:
-    """Return Student's quantile."""
-    from scipy.special import stdtrit  # slow to import, and every command loads this
-
-    return float(stdtrit(max(freedom, 1), 0.975))
 
 
 def cell_sizes(sampler: TwoPhaseSampler) -> Floats:

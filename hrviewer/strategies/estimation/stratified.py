@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.strategies.estimation.intervals import (
-    ALPHA,
     MIN_PLACES,
     Interval,
     proportion_interval,
+    student_quantile,
 )
 from hrviewer.strategies.estimation.sampling import stratify
 
@@ -251,7 +251,7 @@ class StratifiedEstimator:
         if rest > 0:
             deviation, freedom = self.deviation(ones)
             sigma = math.sqrt(math.log1p((deviation / rest) ** 2))
-            factor = math.exp(min(_quantile(freedom) * sigma, 700.0))
+            factor = math.exp(min(student_quantile(freedom) * sigma, 700.0))
             low, high = min(low, known + rest / factor), max(high, known + rest * factor)
         return (low, high) if (high - low) / 2 <= MAX_HALF_WIDTH * estimate else None
 
@@ -293,14 +293,7 @@ class StratifiedEstimator:
         if len(self._values) < MIN_PLACES:
             return None
         deviation, freedom = self.deviation(combination)
-        return _quantile(freedom) * deviation
-
-
-def _quantile(freedom: float) -> float:
-    """Return Student's quantile."""
-    from scipy.special import stdtrit  # slow to import, and every command loads this
-
-    return float(stdtrit(max(freedom, 1.0), 1 - ALPHA / 2))
+        return student_quantile(freedom) * deviation
 
 
 def _longest_run(flags: NDArray[np.bool_]) -> int:
