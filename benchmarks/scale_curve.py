@@ -39,7 +39,7 @@ __all__ = ["check_scale", "main"]
 Floats = NDArray[np.float64]
 
 FIRST_SEED = 11_600
-SIZES = "2048x10"
+SIZES = "2048x6"
 SCALES = "1.25,1.5,2,2.5,3,4"
 
 
