@@ -32,6 +32,8 @@ class RangeServer:
     ----------
     is_down : bool
         Whether connections end without an answer.
+    cuts_bodies : bool
+        Whether connections end in the middle of a body.
     refuses : int, optional
         Status of every answer, as 403.
     gate : threading.Event
@@ -44,7 +46,7 @@ class RangeServer:
 
     def __init__(self, folder: Path, latency: float = 0.0, *, ranges: bool = True) -> None:
         self.folder, self.latency, self.ranges = folder, latency, ranges
-        self.is_down = False
+        self.is_down = self.cuts_bodies = False
         self.refuses: int | None = None
         self.sent = self.requests = self.waiting = 0
         self.gate = threading.Event()
@@ -128,7 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
             owner.count(last - first + 1)
             with path.open("rb") as file:
                 file.seek(first)
-                self.wfile.write(file.read(last - first + 1))
+                data = file.read(last - first + 1)
+            if owner.cuts_bodies:
+                data, self.close_connection = data[: len(data) // 2], True
+            self.wfile.write(data)
 
     def log_message(self, *args: Any) -> None:
         """Print nothing."""

@@ -24,11 +24,13 @@ __all__ = [
     "BLOCK",
     "MAX_CACHE_BYTES",
     "DiskCache",
+    "NetworkError",
     "RemoteFile",
     "RemoteStream",
     "is_url",
     "network_error",
     "range_cache",
+    "storage_options",
     "url_name",
 ]
 
@@ -38,7 +40,14 @@ MAX_CACHE_BYTES = 2 << 30
 BLOCK = 64 * 1024
 """Bytes that are read at once where a file's structure is read piece by piece."""
 
+CONNECT_SECONDS, SILENT_SECONDS = 15.0, 30.0
+"""Seconds until a server that does not answer, or stops sending, is given up."""
+
 PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+
+
+class NetworkError(ImageReadError):
+    """A failure on the way to a URL that may pass: the read can be repeated."""
 
 
 def is_url(obj: object) -> bool:
@@ -49,6 +58,16 @@ def is_url(obj: object) -> bool:
 def url_name(url: str) -> str:
     """Return the last part of a URL's path, for titles."""
     return url.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def storage_options(url: str) -> dict[str, Any]:
+    """Return fsspec's options for a URL: over HTTP, how long it waits for an answer."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    wait = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+    return {"client_kwargs": {"timeout": wait}}
 
 
 class DiskCache:
@@ -151,7 +170,9 @@ def network_error(url: str, error: BaseException) -> HrviewerError:
             f'{url} needs {package}: pip install "hrviewer[remote]" ({short_message(error)})'
         )
     reason = short_message(error) or type(error).__name__
-    return ImageReadError(f"{url} cannot be read: {reason}; check the network and try again")
+    if isinstance(error, TimeoutError):
+        reason = "the server does not answer"
+    return NetworkError(f"{url} cannot be read: {reason}; check the network and try again")
 
 
 class RemoteFile:
@@ -177,7 +198,7 @@ class RemoteFile:
         try:
             import fsspec
 
-            self._system, self._path = fsspec.core.url_to_fs(url)
+            self._system, self._path = fsspec.core.url_to_fs(url, **storage_options(url))
             info: dict[str, Any] = self._system.info(self._path)
             self.size = int(info["size"] if info.get("size") is not None else -1)
         except Exception as error:
@@ -206,7 +227,7 @@ class RemoteFile:
             raise network_error(self.url, error) from error
         self.transferred += len(data)
         if len(data) != count:
-            raise ImageReadError(
+            raise NetworkError(
                 f"{self.url}: the server sent {len(data)} bytes instead of {count}: try again, or "
                 "download the file first"
             )

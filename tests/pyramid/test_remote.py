@@ -16,8 +16,8 @@ import zarr
 from benchmarks.range_server import RangeServer
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import open_pyramid, tile_cache
-from hrviewer.pyramid.remote import DiskCache
+from hrviewer.pyramid import open_pyramid, remote, tile_cache
+from hrviewer.pyramid.remote import DiskCache, NetworkError
 
 pytest.importorskip("aiohttp")
 
@@ -114,13 +114,27 @@ def test_a_server_that_refuses_is_no_missing_file(
             open_pyramid(f"{server.url}/{name}")
 
 
-def test_a_network_that_goes_is_no_damage(folder: Path) -> None:
+def test_a_network_that_goes_is_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "SILENT_SECONDS", 0.2)
+    part = Rect(700, 700, 10, 10)
     with RangeServer(folder) as server:
         pyramids = [open_pyramid(f"{server.url}/{name}") for name in ("cog.tif", "image.zarr")]
+
+        def fails(message: str) -> None:
+            for pyramid in pyramids:
+                with pytest.raises(NetworkError, match=message):
+                    pyramid.read(part)
+
         server.is_down = True
-        for pyramid in pyramids:
-            with pytest.raises(HrviewerError, match="check the network and try again"):
-                pyramid.read(Rect(700, 700, 10, 10))
+        fails("check the network and try again")
+        server.is_down, server.cuts_bodies = False, True
+        fails("check the network and try again")
+        server.cuts_bodies = False
+        server.gate.clear()
+        fails("the server does not answer; check the network")
+        server.gate.set()
+        for pyramid in pyramids:  # nothing that was cut is kept
+            np.testing.assert_array_equal(pyramid.read(part), NOISE[700:710, 700:710])
 
 
 def test_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import ImageReadError
-from hrviewer.pyramid.remote import is_url, network_error, range_cache
+from hrviewer.pyramid.remote import is_url, network_error, range_cache, storage_options
 from hrviewer.pyramid.zarr_tiles import MAX_CHUNK_BYTES
 
 __all__ = ["is_zipped_zarr", "open_node"]
@@ -29,7 +29,8 @@ def open_node(path: str) -> Any:
 
     if is_url(path):
         try:
-            source = zarr.storage.FsspecStore.from_url(path, read_only=True)
+            options = storage_options(path)
+            source = zarr.storage.FsspecStore.from_url(path, options, read_only=True)
             return zarr.open(_remote_store()(source, path), mode="r")
         except (OSError, ImportError) as error:
             raise network_error(path, error) from error

@@ -1,7 +1,7 @@
 """Slides of Olympus (VSI with its ETS files) and Zeiss (CZI), read by slideio.
 
-slideio has no tiles of its own: a tile is a region that it decodes,
-with its share of the files' size.
+A tile is a region that slideio decodes, with its share of the files' size. It is as large as the
+stored ones, which are decoded as a whole for any part of them, within bounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
 __all__ = ["SlideioReader"]
 
-TILE = 512
+MIN_TILE, MAX_TILE = 512, 2048
 DRIVERS = {".vsi": "VSI", ".czi": "CZI"}
 
 
@@ -73,17 +73,22 @@ class SlideioReader(FileReader):
             self.plane_steps = {"z": float(scene.z_resolution) * 1e6}
         stored = sum(file.stat().st_size for file in self.files(path))
         self._bytes_per_pixel = stored / (width * height)
-        self._shapes = [(height, width)]
-        for i in range(1, scene.num_zoom_levels):
-            scale = scene.get_zoom_level_info(i).scale
-            self._shapes.append((max(1, round(height * scale)), max(1, round(width * scale))))
+        self._shapes, self._sides = [(height, width)], []
+        for i in range(scene.num_zoom_levels):
+            zoom = scene.get_zoom_level_info(i)
+            stored_tile = max(zoom.tile_size.width, zoom.tile_size.height)
+            self._sides.append(min(max(stored_tile, MIN_TILE), MAX_TILE))
+            if i > 0:
+                h, w = round(height * zoom.scale), round(width * zoom.scale)
+                self._shapes.append((max(1, h), max(1, w)))
         bands = len(self._channels)
-        self.set_levels([((h, w, bands), (TILE, TILE)) for h, w in self._shapes])
+        layouts = zip(self._shapes, self._sides, strict=True)
+        self.set_levels([((h, w, bands), (side, side)) for (h, w), side in layouts])
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Decode a region."""
         (height, width), (full_h, full_w) = self._shapes[level], self._shapes[0]
-        y, x, h, w = tile_window((height, width), TILE, row, column)
+        y, x, h, w = tile_window((height, width), self._sides[level], row, column)
         down_y, down_x = full_h / height, full_w / width
         rect = round(x * down_x), round(y * down_y), round(w * down_x), round(h * down_y)
         z, t = self.plane.get("z", 0), self.plane.get("t", 0)

@@ -192,6 +192,7 @@ class LayerRefresher(QObject):
             clock().stop(self._tick)
             return
         busy = loader.is_loading
+        loader.retry_when_due()
         self._report_progress(loader)
         if loader.dirty:
             loader.dirty = False
@@ -201,7 +202,7 @@ class LayerRefresher(QObject):
             # A refresh reads: a layer that was removed would load tiles once more.
             if layer.visible and not loader.is_cancelled:
                 layer.refresh(highlight=False, extent=False)
-        elif not busy:
+        elif not busy and not loader.waits_to_retry:
             clock().stop(self._tick)
 
     def _autoscale_contrast(self, layer: Image, loader: TileLoader) -> None:

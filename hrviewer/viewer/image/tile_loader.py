@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import Level, Pyramid
 from hrviewer.pyramid.overviews import halve
+from hrviewer.pyramid.remote import NetworkError, is_url
 from hrviewer.pyramid.tile_cache import DecodedTile, Tile, TileKey
 
 __all__ = ["TileLoader"]
@@ -34,6 +36,12 @@ log = logging.getLogger(__name__)
 
 MAX_WORKERS = max(1, min(4, (os.cpu_count() or 2) // 2))
 """Threads that decode for the screen; the event loop and inference keep their share."""
+
+REMOTE_WORKERS = 8
+"""The same for an image behind a URL: they wait for its server most of the time."""
+
+RETRY_SECONDS = 3.0
+"""Until a tile is requested again after a failure of the network."""
 
 OPAQUE = 255
 
@@ -100,7 +108,9 @@ class TileLoader:
         self._queue: deque[TileKey] = deque()
         self._pending: set[TileKey] = set()
         self._in_view: dict[TileKey, NDArray[Any]] = {}
-        self._failed: set[TileKey] = set()
+        self._failed: dict[TileKey, float] = {}
+        self._retry_at = math.inf
+        self._max_workers = REMOTE_WORKERS if is_url(pyramid.path) else MAX_WORKERS
         self._workers = 0
         self._coarsest_lock = threading.Lock()
         self._coarsest_thread: threading.Thread | None = None
@@ -159,6 +169,7 @@ class TileLoader:
             self._queue.clear()
             self._pending.clear()
             self._in_view.clear()
+            self._retry_at = math.inf
             self._cancelled.set()
 
     @property
@@ -171,6 +182,16 @@ class TileLoader:
         """Whether something is being loaded."""
         with self._lock:
             return bool(self._pending) or self._coarsest_thread is not None
+
+    @property
+    def waits_to_retry(self) -> bool:
+        """Whether tiles in view failed by the network, and will be requested again."""
+        return self._retry_at < math.inf
+
+    def retry_when_due(self) -> None:
+        """Have the view read again once its failed tiles may be requested again."""
+        if time.monotonic() >= self._retry_at:
+            self._retry_at, self.dirty = math.inf, True
 
     # Exact pixels.
 
@@ -257,7 +278,10 @@ class TileLoader:
 
         with self._lock:
             self._cancelled.clear()
-            wanted = [key for key in missing if key not in self._failed]
+            now = time.monotonic()
+            again = {key: self._failed.get(key, now) for key in missing}
+            wanted = [key for key in missing if again[key] <= now]
+            self._retry_at = min((at for at in again.values() if at > now), default=math.inf)
             # Tiles that are being decoded are not requested twice.
             decoding = self._pending.difference(self._queue)
             self._pending, self._in_view = set(wanted), kept
@@ -266,7 +290,7 @@ class TileLoader:
             )
             if level is None or not wanted:
                 return
-            while self._workers < min(MAX_WORKERS, len(self._queue)):
+            while self._workers < min(self._max_workers, len(self._queue)):
                 self._workers += 1
                 threading.Thread(
                     target=self._decode_loop, name="hrviewer-fetch", daemon=True
@@ -288,7 +312,9 @@ class TileLoader:
                 log.debug("a tile for the screen", exc_info=error)
                 with self._lock:
                     if key in self._pending:
-                        self._failed.add(key)
+                        passing = isinstance(error, NetworkError)
+                        after = time.monotonic() + RETRY_SECONDS if passing else math.inf
+                        self._failed[key] = after
                         self.failure = str(error)
             with self._lock:
                 if key in self._pending:

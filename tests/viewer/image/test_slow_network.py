@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 
 from benchmarks.range_server import RangeServer
-from hrviewer.pyramid import tile_cache
+from hrviewer.pyramid import open_pyramid, tile_cache
 from hrviewer.pyramid.remote import RemoteFile
 from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.image import tile_loader
 from hrviewer.viewer.image.layer_refresh import auto_refresh, tile_loader_of
 
 pytest.importorskip("aiohttp")
@@ -86,3 +89,31 @@ def test_the_window_pans_while_the_server_is_silent(
     controller.close()
     assert readers
     assert threading.main_thread() not in readers
+
+
+def test_tiles_come_once_the_network_is_back(server, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(tile_loader, "time", SimpleNamespace(monotonic=lambda: now))
+    with open_pyramid(f"{server.url}/a.tif") as pyramid:
+        loader = tile_loader.TileLoader(pyramid, 4)
+        loader.load_coarsest()
+
+        def shown():
+            loader.read_available(0, (0, 500, 0, 500))
+            while loader.is_loading:
+                time.sleep(0.01)
+            return loader.read_available(0, (0, 500, 0, 500))[..., 0]
+
+        server.is_down = True
+        shown()
+        assert "check the network" in loader.failure
+        assert loader.waits_to_retry
+        loader.dirty = False
+        loader.retry_when_due()
+        assert not loader.dirty  # not at once
+        now = 2 * tile_loader.RETRY_SECONDS
+        loader.retry_when_due()
+        assert loader.dirty
+        server.is_down = False
+        np.testing.assert_array_equal(shown(), server.pixels[:500, :500])
+        assert not loader.waits_to_retry
