@@ -4,9 +4,10 @@
 
 The file repeats one JPEG tile, but stores it at every place, so that nothing is read twice by
 chance. A real window (on a virtual screen where there is none) pans over full resolution as a hand
-would. A timer of 5 ms ticks in its event loop; a stall is the gap between two ticks less 5 ms.
-`loading` is the fraction of moves in which tiles were missing, `read_ratio` the bytes that the
-server sent for tiles over those of the tiles in the views.
+would, flings, zooms out, pans there and zooms in again, at 30 moves a second. A timer of 5 ms ticks
+in its event loop; a stall is the gap between two ticks less 5 ms. `loading` is the fraction of
+moves in which tiles were missing, `read_ratio` the bytes that the server sent, but for the
+directories, over those of the tiles of all levels that were in view.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ REST_SECONDS = 1.0
 
 def write_cog(path: Path, side: int) -> None:
     """Write a tiled pyramid of one repeated tile of noise, coarse levels included."""
-    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8).repeat(16, 0)
-    tile = imagecodecs.jpeg_encode(noise.repeat(16, 1), level=80, colorspace="RGB")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8).repeat(8, 0)
+    tile = imagecodecs.jpeg_encode(noise.repeat(8, 1), level=80, colorspace="RGB")
 
     def tiles(count: int) -> Iterator[bytes]:
         return (tile for _ in range(count))
@@ -64,18 +65,35 @@ def write_cog(path: Path, side: int) -> None:
             level += 1
 
 
-def pan(views: int) -> list[CameraMove]:
-    """Return a pan at full resolution, as a hand would move it, that rests at each view."""
+def moves_of(views: int) -> list[CameraMove]:
+    """Return what a hand does for each view: it pans, flings, zooms out, pans, and zooms in."""
     moves = [CameraMove((600.0, 800.0), 1.0, REST_SECONDS)]
+
+    def pan(count: int, dy: float, dx: float) -> None:
+        (y, x), zoom = moves[-1].center, moves[-1].zoom
+        step = dy / zoom, dx / zoom
+        moves.extend(
+            CameraMove((y + i * step[0], x + i * step[1]), zoom) for i in range(1, count + 1)
+        )
+
+    def zoom(count: int, factor: float) -> None:
+        center, start = moves[-1].center, moves[-1].zoom
+        moves.extend(CameraMove(center, start * factor ** (i / count)) for i in range(1, count + 1))
+
     for _ in range(views):
-        y, x = moves[-1].center
-        moves += [CameraMove((y + 10 * i, x + 16 * i), 1.0) for i in range(1, 46)]
+        pan(45, 10, 16)
+        pan(20, 24, 40)
+        zoom(20, 1 / 16)
+        pan(20, 8, 12)
+        zoom(20, 16)
         moves[-1] = replace(moves[-1], pause=REST_SECONDS)
     return moves
 
 
 def measure(path: Path, latency: float, views: int) -> dict[str, float]:
-    """Open the file behind a server in the window, and pan over it."""
+    """Open the file behind a server in the window, and move over it."""
+    with tifffile.TiffFile(path) as file:
+        tile_bytes = int(file.pages[0].databytecounts[0])
     with RangeServer(path.parent, latency) as server:
         start = time.perf_counter()
         pyramid = open_pyramid(f"{server.url}/{path.name}")
@@ -85,31 +103,33 @@ def measure(path: Path, latency: float, views: int) -> dict[str, float]:
         viewer = window.viewer
         viewer.window.resize(*WINDOW)
         layer = window.controller.image_layer
-        loader, level = tile_loader_of(layer), pyramid.levels[0]
+        loader = tile_loader_of(layer)
         assert layer is not None
         assert loader is not None
+        # The coarsest level stands in for whatever is not loaded yet.
+        coarsest = pyramid.levels[-1]
+        shown = set(coarsest.tiles(0, coarsest.shape[0], 0, coarsest.shape[1]))
+
+        def record() -> bool:
+            level = pyramid.levels[layer.data_level]
+            (y0, x0), (y1, x1) = np.asarray(layer.corner_pixels)[:, :2]
+            h, w, _ = level.shape
+            shown.update(level.tiles(int(y0), min(int(y1) + 1, h), int(x0), min(int(x1) + 1, w)))
+            return bool(loader.is_loading)
+
         wait_until(lambda: loader.coarsest_loaded and not loader.is_loading)
-        moves = pan(views)
+        record()
+        moves = moves_of(views)
         move_camera(viewer, moves[0])
         process_events(REST_SECONDS)
         wait_until(lambda: not loader.is_loading)
-        before, shown = server.sent, {}
-
-        def record() -> bool:
-            (y0, x0), (y1, x1) = np.asarray(layer.corner_pixels)[:, :2]
-            h, w, _ = level.shape
-            if layer.data_level == 0:
-                for key in level.tiles(int(y0), min(int(y1) + 1, h), int(x0), min(int(x1) + 1, w)):
-                    shown[key] = True
-            return bool(loader.is_loading)
-
+        record()
         start = time.perf_counter()
         stalls = play_moves(viewer, moves[1:], record)
         wait_until(lambda: not loader.is_loading)
+        record()
         panned = time.perf_counter() - start
-        with tifffile.TiffFile(path) as file:
-            size = int(file.pages[0].databytecounts[0])
-        sent = server.sent - before
+        sent = server.sent - directories
         window.close()
         process_events(0.2)
         return {
@@ -123,9 +143,10 @@ def measure(path: Path, latency: float, views: int) -> dict[str, float]:
             "loading": round(stalls.busy, 2),
             "stall_p95_ms": round(1000 * stalls.p95, 1),
             "stall_max_ms": round(1000 * stalls.longest, 1),
-            "tile_bytes": len(shown) * size,
+            "tiles": len(shown),
+            "tile_bytes": len(shown) * tile_bytes,
             "read_bytes": sent,
-            "read_ratio": round(sent / (len(shown) * size), 3),
+            "read_ratio": round(sent / (len(shown) * tile_bytes), 3),
         }
 
 
