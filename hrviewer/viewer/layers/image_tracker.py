@@ -28,8 +28,8 @@ from hrviewer.viewer.image.geometry import (
 )
 from hrviewer.viewer.image.image_layer import image_layers_data, is_channel_of
 from hrviewer.viewer.image.view_fit import fit_layer
+from hrviewer.viewer.layers.cursor_position import show_position
 from hrviewer.viewer.layers.layer_list import remove_layers
-from hrviewer.viewer.layers.map_position import show_map_position
 from hrviewer.viewer.layers.roi import region_layer
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class ImageTracker:
 
     def __init__(self, viewer: ViewerModel, state: AppState) -> None:
         self._viewer, self._state = viewer, state
+        self._has_scale_bar = False
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
             (layers.selection.events.active, self._on_active),
@@ -150,8 +151,14 @@ class ImageTracker:
 
     def _open(self, layer: Layer) -> None:
         if is_image_layer(layer) and self.session_of(layer) is None:
-            show_map_position(layer)
+            show_position(self._viewer, layer)
+            self._show_scale_bar(layer)
             self._state.add_image(LayerImage(self._viewer, layer))
+
+    def _show_scale_bar(self, layer: Layer) -> None:
+        """Show the scale bar with the first image of a known pixel size; then it is the user's."""
+        if not self._has_scale_bar and str(layer.units[-1]) != "pixel":
+            self._has_scale_bar = self._viewer.canvas.overlays.scale_bar.visible = True
 
     def _select_any(self) -> None:
         """Make the topmost image current where there is none."""

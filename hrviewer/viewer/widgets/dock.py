@@ -35,6 +35,7 @@ from hrviewer.viewer.widgets.live_toggle import LiveToggle
 from hrviewer.viewer.widgets.object_form import ObjectForm
 from hrviewer.viewer.widgets.open_run_button import OpenRunButton
 from hrviewer.viewer.widgets.overlay_legend import OverlayLegend
+from hrviewer.viewer.widgets.overview import Overview
 from hrviewer.viewer.widgets.patch_inspector import PatchInspectorWidget
 from hrviewer.viewer.widgets.run_controls import RunControls
 from hrviewer.viewer.widgets.run_settings import RunSettingsForm
@@ -78,6 +79,7 @@ class Panel(QTabWidget):
         self.object_form = ObjectForm(controller)
         self.head_form = HeadForm(controller)
         self.ground_truth = GroundTruthToggle(controller)
+        self.overview = Overview(controller)
         self.time_breakdown = TimeBreakdown(controller)
         self.patch_inspector = PatchInspectorWidget(controller)
         self.warp_preview = WarpPreview(controller)
@@ -97,6 +99,9 @@ class Panel(QTabWidget):
         layout.addWidget(self.object_form)
         layout.addWidget(self.ground_truth)
         layout.addWidget(self.head_form)
+        layout.addWidget(separator())
+        layout.addWidget(heading("Overview"))
+        layout.addWidget(self.overview)
         layout.addWidget(separator())
         # From here on the height depends on the strategy and its results.
         layout.addWidget(heading("Parameters"))
@@ -182,6 +187,7 @@ class Panel(QTabWidget):
         live = self.controller.live
         live.set_suspended(window is None or not window.isVisible() or window.isMinimized())
         self.controller.tick()
+        self.overview.tick()
         clock().set_interval(self._tick, FAST_TICK_MS if live.switching else TICK_MS)
 
     def _tick_now(self) -> None:

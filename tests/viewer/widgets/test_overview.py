@@ -1,0 +1,74 @@
+"""The overview: its picture, the view's rectangle, and the way to another place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import QPoint, Qt
+
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.geometry import Rect
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.layers.overlays import Overlays
+from hrviewer.viewer.layers.overview_picture import overview_picture, overview_size
+from hrviewer.viewer.widgets.overview import MIN_SIDE, Overview
+
+
+@pytest.fixture
+def opened(qtbot, tmp_path):
+    """A controller with an image, bright below, and its overview."""
+    viewer = ViewerModel()
+    controller = Controller(viewer, run_folder=tmp_path / "runs")
+    pixels = np.zeros((400, 800), np.uint8)
+    pixels[200:] = 255
+    viewer.add_image(pixels, scale=(0.5, 0.5), units="um", contrast_limits=(0, 255))
+    overview = Overview(controller)
+    qtbot.addWidget(overview)
+    overview.resize(200, 150)
+    overview.show()
+    overview.tick()
+    yield controller, overview
+    controller.close()
+
+
+def test_the_rectangle_is_the_view_and_a_click_moves_it(qtbot, opened):
+    controller, overview = opened
+    camera = controller.viewer.scene.camera
+    camera.center, camera.zoom = (0, 50, 100), 10.0  # micrometres, screen pixels per micrometre
+    overview.tick()
+    view = overview.view_rect
+    # The picture is 200 x 100, in the middle of 150.
+    assert (view.center().x(), view.center().y()) == pytest.approx((50, 50), abs=1)
+    h, w = np.asarray(controller.viewer.canvas.size) / 10 / 0.5 / 4  # a quarter of the pixels
+    assert (view.height(), view.width()) == pytest.approx((h, w), abs=1)
+    qtbot.mousePress(overview, Qt.MouseButton.LeftButton, pos=QPoint(150, 100))
+    assert camera.center[-2:] == pytest.approx((150, 300), abs=2)
+    camera.zoom = 1e4
+    overview.tick()
+    assert overview.view_rect.width() == MIN_SIDE  # still visible
+
+
+def test_the_picture_shows_the_image_and_its_maps(opened):
+    controller, _ = opened
+    layer = controller.image_layer
+    size = overview_size(layer, 150, 200)
+    assert size == (100, 200)
+    picture = overview_picture(controller.viewer, layer, None, size)
+    assert picture.shape == (100, 200, 3)
+    assert (picture[:50] == 0).all()
+    assert (picture[50:] == 255).all()
+    maps = ResultMaps(Rect(0, 0, 400, 800), 16, "mass", ["thing"])
+    raster = maps.rasters["output"]
+    raster.values[:12, :25] = 1.0  # 192 x 400 pixels
+    raster.update_coarser(maps.image)
+    overlays = Overlays(controller.viewer, layer, maps)
+    overlays.set_visible("output", True)
+    overlays.refresh()
+    with_map = overview_picture(controller.viewer, layer, overlays, size)
+    assert (with_map[:47, :99] != 0).any(axis=2).all()
+    assert (with_map[:50, 101:] == 0).all()
+    overlays.set_hidden(True)
+    assert (overview_picture(controller.viewer, layer, overlays, size) == picture).all()
+    layer.visible = False
+    assert len(np.unique(overview_picture(controller.viewer, layer, None, size))) == 1
