@@ -11,6 +11,7 @@ all pixels come through the pyramid's shared tile cache.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.channels import ChannelInfo
+from hrviewer.pyramid.stains import separate_stain, stain_color
 from hrviewer.viewer.image.geometry import METADATA_KEY
 from hrviewer.viewer.image.lazy_level import Axes, CoarsestLevel, LazyLevel, transpose
 from hrviewer.viewer.image.tile_loader import TileLoader
@@ -29,6 +31,7 @@ __all__ = [
     "image_layers_data",
     "initial_limits",
     "is_channel_of",
+    "stain_layer_data",
 ]
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -42,6 +45,9 @@ MAX_COARSEST_PIXELS = 1_500_000
 MAX_CHANNEL_LAYERS = 32
 MAX_COMPOSITE = 6
 """Channels that are displayed at once, at first."""
+
+STAIN_LIMITS = 0.0, 170.0
+"""Contrast limits of a stain: deeper ones are rare."""
 
 CHANNEL_COLORS = ("00FFFF", "FF00FF", "FFFF00", "00FF00", "FF0000", "0000FF")
 """Colours of channels of which the file gives none."""
@@ -57,14 +63,20 @@ def fits_single_array(pyramid: Pyramid) -> bool:
     return math.prod(pyramid.levels[0].shape) <= MAX_SINGLE_ARRAY_VALUES
 
 
-def make_loader(pyramid: Pyramid, channel: int) -> TileLoader:
-    """Return the tile loader of a layer, with the scale of its coarsest array."""
+def coarsest_scale(pyramid: Pyramid) -> float:
+    """Return the scale of an image's coarsest array."""
     scale = 1.0
     if not fits_single_array(pyramid):
         shape = pyramid.shapes[-1]
         scale = max(a / b for a, b in zip(pyramid.plane_shape, shape, strict=False))
         while math.prod(pyramid.plane_shape) / scale**2 > MAX_COARSEST_PIXELS:
             scale *= 2
+    return scale
+
+
+def make_loader(pyramid: Pyramid, channel: int) -> TileLoader:
+    """Return the tile loader of a layer, with the scale of its coarsest array."""
+    scale = coarsest_scale(pyramid)
     if axes_of(pyramid) == "yxc":
         return TileLoader(pyramid, scale, (0, 1, 2), alpha=pyramid.has_gaps)
     return TileLoader(pyramid, scale, (channel,))
@@ -136,10 +148,30 @@ def image_layer_data(
     return (levels if len(levels) > 1 else levels[0]), settings, "image"
 
 
+def stain_layer_data(pyramid: Pyramid, stain: str) -> LayerData:
+    """Return a stain of an image in colours as napari's layer tuple; nothing is read yet."""
+    from napari.utils.colormaps import Colormap
+
+    derive = partial(separate_stain, stain=stain)
+    loader = TileLoader(pyramid, coarsest_scale(pyramid), (0, 1, 2), derive)
+    levels = levels_of(loader, "yx", load_coarsest=False)
+    settings: dict[str, Any] = {
+        "name": f"{pyramid.name}: {stain}",
+        "metadata": {METADATA_KEY: {"pyramid": pyramid, "overlay": "stain", "stain": stain}},
+        "multiscale": len(levels) > 1,
+        "rgb": False,
+        "contrast_limits": STAIN_LIMITS,
+        "colormap": Colormap([[1, 1, 1], [*stain_color(stain)]], name=stain),
+    }
+    if pyramid.pixel_size is not None:
+        settings["scale"], settings["units"] = pyramid.pixel_size, ("um", "um")
+    return (levels if len(levels) > 1 else levels[0]), settings, "image"
+
+
 def is_channel_of(layer: Any, pyramid: Pyramid) -> bool:
-    """Return whether a layer displays another channel of an image."""
+    """Return whether a layer displays another channel, or a stain, of an image."""
     own = layer.metadata.get(METADATA_KEY, {})
-    return own.get("overlay") == "channel" and own.get("pyramid") is pyramid
+    return own.get("overlay") in ("channel", "stain") and own.get("pyramid") is pyramid
 
 
 def channel_style(pyramid: Pyramid, channel: int) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class TileLoader:
         Level-0 pixels per pixel of the coarsest array, which is kept whole.
     channels : tuple of int, optional
         Channels to show; all by default.
+    derive : callable, optional
+        Turns the channels of a tile, ``(h, w, c)``, into one that is shown instead, ``(h, w, 1)``.
     alpha : bool
         Whether an opacity follows the channels: 0 where there are no data.
 
@@ -88,12 +90,13 @@ class TileLoader:
         pyramid: Pyramid,
         scale: float,
         channels: tuple[int, ...] | None = None,
+        derive: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
         *,
         alpha: bool = False,
     ) -> None:
         self.pyramid, self.scale = pyramid, scale
-        self.channels, self.alpha = channels, alpha
-        self._bands = len(channels or range(pyramid.channels)) + alpha
+        self.channels, self.alpha, self.derive = channels, alpha, derive
+        self._bands = 1 if derive else len(channels or range(pyramid.channels)) + alpha
         h, w = (math.ceil(side / scale - 1e-9) for side in pyramid.plane_shape)
         self.shapes = [(height, width, self._bands) for height, width, _ in pyramid.shapes]
         self.coarsest = np.zeros((h, w, self._bands), pyramid.dtype)
@@ -119,7 +122,7 @@ class TileLoader:
     def __deepcopy__(self, memo: dict[int, Any]) -> TileLoader:
         """A duplicated layer has a view of its own on the same image."""
         memo[id(self)] = twin = TileLoader(
-            self.pyramid, self.scale, self.channels, alpha=self.alpha
+            self.pyramid, self.scale, self.channels, self.derive, alpha=self.alpha
         )
         twin.coarsest, twin.coarsest_loaded = self.coarsest, self.coarsest_loaded
         twin.coarsest_mask, twin.progressive = self.coarsest_mask, self.progressive
@@ -229,6 +232,8 @@ class TileLoader:
             pixels = np.where(mask, pixels, level.dtype.type(np.nan))
         if self.channels is not None:
             pixels = pixels[..., list(self.channels)]
+        if self.derive is not None:
+            pixels = self.derive(pixels)
         if self.alpha:
             known = np.ones(pixels.shape[:2], bool) if mask is None else mask.any(axis=2)
             opacity = np.where(known, OPAQUE, 0)

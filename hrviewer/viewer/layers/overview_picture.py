@@ -67,11 +67,11 @@ def overview_picture(
     """
     pyramid = layer.metadata.get(METADATA_KEY, {}).get("pyramid")
     channels = [] if pyramid is None else [o for o in viewer.layers if is_channel_of(o, pyramid)]
-    shown = [one for one in (layer, *channels) if one.visible]
-    parts = [part for part in (_draw(one, size) for one in shown) if part is not None]
-    picture = np.full((*size, 3), UNLOADED, np.float32) if not parts else np.zeros_like(parts[0])
-    for part in parts:
-        picture += part
+    shown = [one for one in viewer.layers if one.visible and (one is layer or one in channels)]
+    parts = [(one, part) for one in shown if (part := _draw(one, size)) is not None]
+    picture = np.full((*size, 3), 0 if parts else UNLOADED, np.float32)
+    for one, part in parts:
+        picture = picture + part if one.blending == "additive" else part
     np.clip(picture, 0, 1, out=picture)
     if overlays is not None and overlays.image_layer is layer and not overlays.is_hidden:
         for name in ORDER:

@@ -1,4 +1,4 @@
-"""Series, plane and channels of the current image, where its file has several."""
+"""Series, plane, channels and stains of the current image, where its file has several."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from qtpy.QtWidgets import (
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.channels import ChannelInfo
 from hrviewer.pyramid.series import Series
+from hrviewer.pyramid.stains import STAINS
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import METADATA_KEY
+from hrviewer.viewer.layers.stain_layers import has_stains, show_stain, shown_stain
 from hrviewer.viewer.widgets.common import Form
 
 __all__ = ["ImageForm"]
@@ -44,6 +46,7 @@ class ImageForm(QWidget):
         self.series: QComboBox | None = None
         self.planes: dict[str, QSpinBox] = {}
         self.channels: QToolButton | None = None
+        self.stain: QComboBox | None = None
         self._pyramid: Pyramid | None = None
         self._form: Form | None = None
         self._layout = QVBoxLayout(self)
@@ -63,12 +66,13 @@ class ImageForm(QWidget):
             self._form.deleteLater()
             self._form = None
         self.planes.clear()
-        self.series = self.channels = None
+        self.series = self.channels = self.stain = None
         # An array has no file that could be opened again.
         if pyramid is not None and pyramid.path is not None:
             self._form = self._make_form(pyramid)
             self._layout.addWidget(self._form)
-        self.setVisible(bool(self.planes) or (self.channels or self.series) is not None)
+        rows = self.channels or self.series or self.stain
+        self.setVisible(bool(self.planes) or rows is not None)
 
     def _make_form(self, pyramid: Pyramid) -> Form:
         form = Form()
@@ -89,7 +93,28 @@ class ImageForm(QWidget):
         if len(pyramid.available_channels) > 1 and not default:
             self.channels = self._make_menu(pyramid)
             form.add("Channels", self.channels, "The channels that the model gets, in this order")
+        if has_stains(pyramid):
+            self.stain = self._make_stains()
+            tip = "Colours, or the density of one stain by colour deconvolution; models get colours"
+            form.add("Stain", self.stain, tip)
         return form
+
+    def _make_stains(self) -> QComboBox:
+        field = QComboBox()
+        field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        field.addItem("all, in colours", None)
+        for stain in STAINS:
+            field.addItem(stain, stain)
+        layer, viewer = self.controller.image_layer, self.controller.viewer
+        shown = None if layer is None else shown_stain(viewer, layer)
+        field.setCurrentIndex(field.findData(shown) if shown else 0)
+        field.activated.connect(self._show_stain)
+        return field
+
+    def _show_stain(self) -> None:
+        layer = self.controller.image_layer
+        if layer is not None and self.stain is not None:
+            show_stain(self.controller.viewer, layer, self.stain.currentData())
 
     def _make_series(self, pyramid: Pyramid) -> QComboBox:
         field = QComboBox()

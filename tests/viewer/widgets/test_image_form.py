@@ -126,3 +126,35 @@ def test_the_fields_of_a_remote_plate_are_listed_on_a_thread(qtbot, opened, tmp_
         form.series.activated.emit(2)
         wait(qtbot, controller)
         assert controller.state.image.source.pyramid().selected_series == "A/3/0"
+
+
+def test_a_stain_takes_the_place_of_the_colours(qtbot, tmp_path):
+    path = tmp_path / "section.ome.tif"
+    pixels = np.full((60, 80, 3), 255, np.uint8)
+    pixels[:30] = 126, 122, 186  # haematoxylin
+    pixels[30:45] = 230, 110, 220  # eosin
+    facts = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(path, pixels, photometric="rgb", metadata=facts)
+    controller = Controller(ViewerModel(), run_folder=tmp_path / "runs")
+    form = ImageForm(controller)
+    qtbot.addWidget(form)
+    controller.image_loader.open(path)
+    wait(qtbot, controller)
+    image_layer, layers = controller.image_layer, controller.viewer.layers
+
+    def choose(index):
+        form.stain.setCurrentIndex(index)
+        form.stain.activated.emit(index)
+        return [layer.name for layer in layers if layer.visible]
+
+    assert choose(1) == ["section.ome.tif", "section.ome.tif: haematoxylin"]
+    amount = layers[1].data.compute()
+    assert amount[:30].mean() > 10 * amount[30:45].mean() > 0
+    assert (amount[45:] == 0).all()
+    assert controller.image_layer is image_layer
+    assert len(controller.state.images) == 1
+    assert choose(2) == ["section.ome.tif", "section.ome.tif: eosin"]
+    assert choose(0) == ["section.ome.tif"]
+    layers.remove(image_layer)
+    assert not layers
+    controller.close()
