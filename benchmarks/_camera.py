@@ -36,10 +36,11 @@ class CameraMove:
 
 @dataclass
 class Stalls:
-    """The gaps between ticks, less the period."""
+    """The gaps between ticks, less the period; and what of them the window's thread computed."""
 
     moving: list[float] = field(default_factory=list)
     resting: list[float] = field(default_factory=list)
+    computing: list[float] = field(default_factory=list)
     busy: float = 0.0
 
     @property
@@ -128,11 +129,14 @@ def play_moves(
     found, loop = Stalls(), QEventLoop()
     ticker, mover = QTimer(), QTimer()
     last, rest_until, busy = time.perf_counter(), 0.0, []
+    computed = time.thread_time()
     left = iter(script)
 
     def tick() -> None:
-        nonlocal last
-        now = time.perf_counter()
+        nonlocal last, computed
+        now, computed_now = time.perf_counter(), time.thread_time()
+        found.computing.append(computed_now - computed)
+        computed = computed_now
         kind = found.resting if last < rest_until else found.moving
         kind.append(max(0.0, now - last - TICK_SECONDS))
         last = now

@@ -7,7 +7,8 @@ chance. A real window (on a virtual screen where there is none) pans over full r
 would, flings, zooms out, pans there and zooms in again, at 30 moves a second. A timer of 5 ms ticks
 in its event loop; a stall is the gap between two ticks less 5 ms. `loading` is the fraction of
 moves in which tiles were missing, `read_ratio` the bytes that the server sent, but for the
-directories, over those of the tiles of all levels that were in view.
+directories, over those of the tiles of all levels that were in view. `computed` is the CPU time of
+the window's thread between two ticks: stalls that exceed it are another program's, or waits.
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ def measure(path: Path, latency: float, views: int) -> dict[str, float]:
             "loading": round(stalls.busy, 2),
             "stall_p95_ms": round(1000 * stalls.p95, 1),
             "stall_max_ms": round(1000 * stalls.longest, 1),
+            "computed_p95_ms": round(1000 * float(np.percentile(stalls.computing, 95)), 1),
+            "computed_max_ms": round(1000 * max(stalls.computing), 1),
             "tiles": len(shown),
             "tile_bytes": len(shown) * tile_bytes,
             "read_bytes": sent,
