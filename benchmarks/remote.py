@@ -107,7 +107,7 @@ def measure(path: Path, latency: float, views: int) -> dict[str, float]:
         loader = tile_loader_of(layer)
         assert layer is not None
         assert loader is not None
-        # The coarsest level stands in for whatever is not loaded yet.
+        # The coarsest level stands in for all that is not loaded yet.
         coarsest = pyramid.levels[-1]
         shown = set(coarsest.tiles(0, coarsest.shape[0], 0, coarsest.shape[1]))
 
