@@ -35,7 +35,7 @@ from hrviewer.viewer.widgets.live_toggle import LiveToggle
 from hrviewer.viewer.widgets.object_form import ObjectForm
 from hrviewer.viewer.widgets.open_run_button import OpenRunButton
 from hrviewer.viewer.widgets.overlay_legend import OverlayLegend
-from hrviewer.viewer.widgets.overview import Overview
+from hrviewer.viewer.widgets.overview import ImageOverview
 from hrviewer.viewer.widgets.patch_inspector import PatchInspectorWidget
 from hrviewer.viewer.widgets.run_controls import RunControls
 from hrviewer.viewer.widgets.run_settings import RunSettingsForm
@@ -79,7 +79,7 @@ class Panel(QTabWidget):
         self.object_form = ObjectForm(controller)
         self.head_form = HeadForm(controller)
         self.ground_truth = GroundTruthToggle(controller)
-        self.overview = Overview(controller)
+        self.overview = ImageOverview(controller)
         self.time_breakdown = TimeBreakdown(controller)
         self.patch_inspector = PatchInspectorWidget(controller)
         self.warp_preview = WarpPreview(controller)

@@ -14,7 +14,7 @@ from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import shape_of, viewport_of
 from hrviewer.viewer.layers.overview_picture import overview_picture, overview_size
 
-__all__ = ["Overview"]
+__all__ = ["ImageOverview"]
 
 HEIGHT = 150
 REDRAW_SECONDS = 0.5
@@ -23,7 +23,7 @@ MIN_SIDE = 8.0
 FRAME, SHADOW = QColor("#ffd400"), QColor(0, 0, 0, 160)
 
 
-class Overview(QWidget):
+class ImageOverview(QWidget):
     """The current image, its overlays and the view's rectangle; a click moves the view there.
 
     Parameters

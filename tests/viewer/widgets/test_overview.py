@@ -12,7 +12,7 @@ from hrviewer.geometry import Rect
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.overview_picture import overview_picture, overview_size
-from hrviewer.viewer.widgets.overview import MIN_SIDE, Overview
+from hrviewer.viewer.widgets.overview import MIN_SIDE, ImageOverview
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def opened(qtbot, tmp_path):
     pixels = np.zeros((400, 800), np.uint8)
     pixels[200:] = 255
     viewer.add_image(pixels, scale=(0.5, 0.5), units="um", contrast_limits=(0, 255))
-    overview = Overview(controller)
+    overview = ImageOverview(controller)
     qtbot.addWidget(overview)
     overview.resize(200, 150)
     overview.show()
