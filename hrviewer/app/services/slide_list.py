@@ -1,4 +1,4 @@
-"""List of images: those of a folder, each with a thumbnail and the number of its runs.
+"""List of images: those of a folder or a table, with thumbnails and the numbers of their runs.
 
 Thumbnails are read on a thread, those that were asked for last first, so that a list of thousands
 shows what is visible at once. Nothing is read of an image that was never visible.
@@ -19,8 +19,7 @@ from psygnal import Signal
 from hrviewer.app.resources import Resources
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.state import AppState
-from hrviewer.errors import HrviewerError, ImageReadError, format_error
-from hrviewer.io.ground_truth.datasets import list_images
+from hrviewer.errors import HrviewerError, format_error
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run
 
@@ -76,7 +75,7 @@ class SlideThumbnail:
 
 
 class SlideList:
-    """The images of a folder.
+    """The images of a folder, or of a table as a batch reads it.
 
     Parameters
     ----------
@@ -90,9 +89,9 @@ class SlideList:
     Attributes
     ----------
     slides : list of Slide
-        In alphabetical order.
+        In the order of the folder or table.
     source : Path or None
-        The folder.
+        The folder or table.
     """
 
     changed = Signal()
@@ -117,7 +116,7 @@ class SlideList:
         return any(task is not None and task.is_pending for task in (self._reading, self._listing))
 
     def open(self, source: Path) -> None:
-        """List the images of a folder."""
+        """List the images of a folder, or of a CSV file with a column ``image``."""
         if self._listing is not None:
             self._listing.cancel()
         self._listing = self._background.submit(
@@ -173,18 +172,24 @@ class SlideList:
 
 
 def list_slides(source: Path, runs: Path, task: Task[list[Slide]]) -> list[Slide]:
-    """Return the images of a folder with the numbers of their runs; on a worker thread.
+    """Return the images of a folder or table with the numbers of their runs; on a worker thread.
 
     Raises
     ------
     HrviewerError
-        If there is none.
+        If there is none, or the table cannot be read.
     """
-    if not source.is_dir():
-        raise ImageReadError(f"{source} is no folder: choose one with images")
-    paths = [str(path.absolute()) for path in list_images(source)]
+    from hrviewer.batch import list_entries
+
+    paths = dict.fromkeys(absolute(entry.image) for entry in list_entries(str(source)))
     counts = count_runs(runs)
     return [Slide(path, counts[path]) for path in paths]
+
+
+def absolute(image: str) -> str:
+    """Return the absolute path of a file; addresses and synthetic images as they are."""
+    is_file = "://" not in image and not image.startswith("sample:")
+    return str(Path(image).absolute()) if is_file else image
 
 
 def count_runs(folder: Path) -> Counter[str]:
@@ -196,7 +201,7 @@ def count_runs(folder: Path) -> Counter[str]:
         except (HrviewerError, json.JSONDecodeError):
             continue
         if run.complete:
-            counts[str(Path(run.header["image"]["path"]).absolute())] += 1
+            counts[absolute(str(run.header["image"]["path"]))] += 1
     return counts
 
 

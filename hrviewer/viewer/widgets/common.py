@@ -100,6 +100,9 @@ def style_sheet(
         QToolButton {{ background: {line}; border-radius: 3px; min-height: 20px; }}
         QToolButton[role="menu"] {{ padding-left: 6px; padding-right: 16px; }}
         QToolButton:hover {{ background: {accent}; color: white; }}
+        QPushButton:focus, QToolButton:focus, QComboBox:focus, QLineEdit:focus, QCheckBox:focus,
+        QAbstractSpinBox:focus, QSlider:focus, QListView:focus, QTableWidget:focus {{
+            border: 1px solid {text}; }}
         QProgressBar {{ background: {line}; border: none; border-radius: 3px; }}
         QProgressBar::chunk {{ background: {accent}; border-radius: 3px; }}
         QFrame[role="line"] {{ background: {line}; max-height: 1px; border: none; }}

@@ -6,6 +6,7 @@ Invariant: it displays what `CompareService` has; a row's colour is its point's.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHeaderView,
+    QMenu,
     QPushButton,
     QSplitter,
     QTableWidget,
@@ -40,8 +42,18 @@ from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 
 __all__ = ["CompareTab"]
 
-COLUMNS = ("strategy", "estimate", "error", "AP50", "FLOP", "of\nonce", "of\npatches", "time")
-PRECISION = COLUMNS.index("AP50")
+COLUMNS = (
+    "strategy",
+    "estimate",
+    "error",
+    "AP50",
+    "FLOP",
+    "of\nonce",
+    "of\npatches",
+    "time",
+    "date",
+)
+PRECISION, DATE = COLUMNS.index("AP50"), COLUMNS.index("date")
 COLUMN_TIPS = {
     "AP50": "Average precision of detected objects at an intersection over union of 0.5",
     "of\nonce": "FLOPs over those of the model once on every pixel",
@@ -216,6 +228,9 @@ class CompareTab(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
+        header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        header.customContextMenuRequested.connect(self._show_header_menu)
+        table.setColumnHidden(DATE, True)  # there is little room
         table.setMinimumHeight(110)
 
     def _refresh(self, *_: object) -> None:
@@ -283,6 +298,7 @@ class CompareTab(QWidget):
         name = QTableWidgetItem(self._colour_icon(entry.strategy), entry.title)
         name.setData(Qt.ItemDataRole.UserRole, entry)
         estimate, error = row["estimate"], row["error"]
+        started = start_time(entry)
         return [
             name,
             NumberItem("–" if estimate is None else format_amount(estimate), estimate),
@@ -297,6 +313,10 @@ class CompareTab(QWidget):
                 for part in (row["of_once_per_pixel"], row["of_patches"])
             ),
             NumberItem(f"{row['wall_s']:,.3g} s", row["wall_s"]),
+            NumberItem(
+                "–" if started is None else f"{started:%Y-%m-%d %H:%M}",
+                None if started is None else started.timestamp(),
+            ),
         ]
 
     def _colour_icon(self, strategy: str) -> QIcon:
@@ -324,6 +344,21 @@ class CompareTab(QWidget):
             menu = RunMenu(self, self.controller.run_library, chosen)
             menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             menu.popup(self.table.viewport().mapToGlobal(position))
+
+    def _show_header_menu(self, position: QPoint) -> None:
+        """Open the menu of the columns that are hidden at first."""
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        action = menu.addAction("Date")
+        action.setCheckable(True)
+        action.setChecked(not self.table.isColumnHidden(DATE))
+        action.toggled.connect(self.show_dates)
+        menu.popup(self.table.horizontalHeader().mapToGlobal(position))
+
+    def show_dates(self, shown: bool) -> None:
+        """Show or hide when each run was started."""
+        self.table.setColumnHidden(DATE, not shown)
+        self._fit_columns()
 
     def _update_buttons(self) -> None:
         n, side = len(self.selected_runs()), self.service.grid is not None
@@ -361,6 +396,14 @@ class CompareTab(QWidget):
     def _show_message(self, message: str) -> None:
         self.message.setText(message or self.controller.run_queue.message or HELP)
         self._update_buttons()
+
+
+def start_time(entry: RunEntry) -> datetime | None:
+    """Return when a run was started, in the local time zone; None if its file has no date."""
+    try:
+        return datetime.fromisoformat(str(entry.run.header["started"])).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def preload_plots() -> None:

@@ -1,4 +1,4 @@
-"""The Slides tab: the images of a folder with thumbnails; a double click opens one."""
+"""The Slides tab: images of a folder or table with thumbnails; a double click opens one."""
 
 from __future__ import annotations
 
@@ -102,8 +102,12 @@ class SlideTab(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller, self.slides = controller, controller.slide_list
-        self.open_button = QPushButton("Open a folder…")
+        self.open_button = QPushButton("Folder…")
         self.open_button.setToolTip("List the images of a folder")
+        self.table_button = QPushButton("Table…")
+        self.table_button.setToolTip(
+            "List the images of a CSV file with a column `image`, as hrviewer batch reads it"
+        )
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("part of a name")
         self.filter.setAccessibleName("Filter of the list")
@@ -122,10 +126,11 @@ class SlideTab(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 10)
         layout.setSpacing(7)
-        layout.addLayout(row(self.open_button, self.filter, stretch=1))
+        layout.addLayout(row(self.open_button, self.table_button, self.filter, stretch=2))
         layout.addWidget(self.summary)
         layout.addWidget(self.list, 1)
         self.open_button.clicked.connect(self.choose_folder)
+        self.table_button.clicked.connect(self.choose_table)
         self.filter.textChanged.connect(self.shown.setFilterFixedString)
         self.list.activated.connect(self._open)
         self.slides.changed.connect(self._show_summary)
@@ -135,6 +140,12 @@ class SlideTab(QWidget):
         """Let the user choose a folder of images."""
         start = "" if self.slides.source is None else str(self.slides.source)
         path = QFileDialog.getExistingDirectory(self, "A folder of images", start)
+        if path:
+            self.slides.open(Path(path))
+
+    def choose_table(self) -> None:
+        """Let the user choose a table of images."""
+        path, _ = QFileDialog.getOpenFileName(self, "A table of images", "", "Tables (*.csv)")
         if path:
             self.slides.open(Path(path))
 
@@ -149,7 +160,7 @@ class SlideTab(QWidget):
             f"{len(slides):,} {pluralize('image', len(slides))}, {done:,} with runs · double-click "
             "to open"
             if slides
-            else "no folder is open"
+            else "open a folder, or a table of images"
         )
 
 

@@ -52,6 +52,19 @@ def test_a_folder_is_listed_with_thumbnails(app, folder):
     assert wide.summary == "100 × 400 px"
 
 
+def test_a_table_is_listed_in_its_order(app, folder):
+    table = folder / "slides.csv"
+    table.write_text("image,patient\nwide.png,1\nred.png,2\nsample:crowd?size=64&seed=0,3\n")
+    app.slide_list.open(table)
+    wait(app, is_listed(app))
+    paths = [slide.path for slide in app.slide_list.slides]
+    assert paths == [
+        str(folder / "wide.png"),
+        str(folder / "red.png"),
+        "sample:crowd?size=64&seed=0",
+    ]
+
+
 def test_finished_runs_are_counted(app, folder):
     app.slide_list.open(folder)
     wait(app, is_listed(app))

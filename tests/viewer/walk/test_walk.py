@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_01_a_number_goes_with_its_image(walk, monkeypatch):
     assert not shown.pause_button.isEnabled()
     assert "Click on the image" in walk.panel.patch_inspector.details.text()
     walk.photograph("01-second-image")
-    first = next(layer for layer in walk.window.viewer.layers if layer.name == "first")
+    first = next(layer for layer in walk.window.viewer.layers if layer.name == "first.png")
     walk.window.viewer.layers.selection.active = first
     walk.settle()
     assert shown.estimate.text() == estimate
@@ -354,3 +355,29 @@ def test_all_strategies_can_be_reached_by_keys(walk):
         walk.press(Qt.Key.Key_F9)
         seen.append(walk.state.settings.strategy.id)
     assert sorted(seen) == sorted(strategy_ids())
+
+
+def test_17_the_keyboard_s_focus_is_visible_and_goes_down_the_panel(walk):
+    walk.panel.setCurrentIndex(0)
+    walk.qt.activateWindow()
+    wait_until(walk.qt.isActiveWindow, 10)
+    settings, controls = walk.panel.run_settings, walk.panel.run_controls
+    for widget in (settings.model, settings.budget, settings.draw_button, controls.run_button):
+        settings.strategy.setFocus()
+        walk.settle(0.1)
+        before = widget.grab().toImage()
+        widget.setFocus()
+        walk.settle(0.1)
+        assert widget.grab().toImage() != before
+        assert widget.accessibleName() or widget.text()
+    walk.photograph("17-focus")
+    body = walk.panel.widget(0).widget()
+    at, tops = settings.open_button, []
+    while at is not walk.panel.overlay_legend.rows["cost"].opacity:
+        at = at.nextInFocusChain()
+        tab = at.focusPolicy() & Qt.FocusPolicy.TabFocus
+        if at.isVisible() and at.isEnabled() and tab and body.isAncestorOf(at):
+            tops.append(at.mapTo(body, QPoint(0, at.height() // 2)).y())
+    assert len(tops) > 10
+    # Down the panel; a row's controls may differ in height by a few pixels.
+    assert all(below > above - 30 for above, below in pairwise(tops))

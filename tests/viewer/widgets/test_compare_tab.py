@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -440,3 +441,20 @@ def test_runs_are_renamed_noted_and_deleted(tab, qtbot, runs, monkeypatch):
     assert tab.controller.overlays is None
     assert not (runs / "0.run.zarr").exists()
     assert (runs / "1.run.zarr").is_dir()
+
+
+def test_dates_are_shown_on_demand(tab, qtbot, runs):
+    column = tab.table.columnCount() - 1
+    assert tab.table.isColumnHidden(column)
+    tab.show_dates(True)
+    assert not tab.table.isColumnHidden(column)
+    dates = [tab.table.item(row, column) for row in range(tab.table.rowCount())]
+    assert dates
+    for row, date in enumerate(dates):
+        started = tab._entry_at(row).run.header["started"]
+        assert date.number == datetime.fromisoformat(started).timestamp()
+        assert date.text() == f"{datetime.fromisoformat(started).astimezone():%Y-%m-%d %H:%M}"
+    # A run from elsewhere may have no date.
+    entry = tab._entry_at(0)
+    entry.run.header["started"] = "yesterday"
+    assert tab._row_items(entry)[column].text() == "–"
