@@ -8,14 +8,17 @@ PYTEST := $(HEADLESS) $(BIN)/python -m pytest
 ARGS ?=
 # How long to fuzz: make fuzz MINUTES=60
 MINUTES ?= 10
-# An image of yours for the demo: make demo SLIDE=path
+# An image of yours for the demo: make demo SLIDE=path; a slide, and a georeferenced photo, for the
+# pictures of the documentation: make pictures SLIDE=path GEOTIFF=path ARGS="window families"
 SLIDE ?=
+GEOTIFF ?=
 
-.PHONY: help demo test coverage test-slow test-timm fuzz soak walk lint format bench clean
+.PHONY: help demo pictures test coverage test-slow test-timm fuzz soak walk lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run every strategy on a gigapixel image in the window; pictures, a film, a run and its exports go to demo/"
+	@echo "make pictures   the pictures of the documentation again; docs/images/README.md describes them"
 	@echo "make test       the tests"
 	@echo "make coverage   the same, with the lines that no test covers"
 	@echo "make test-slow  the tests that take minutes"
@@ -35,6 +38,9 @@ help:
 
 demo: .venv/.ready
 	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo.demo $(if $(SLIDE),"$(SLIDE)")
+
+pictures: .venv/.ready
+	$(HEADLESS) $(BIN)/python docs/make_pictures.py --slide "$(SLIDE)" --geotiff "$(GEOTIFF)" $(ARGS)
 
 test: .venv/.ready
 	$(PYTEST) -n 2 --dist loadfile $(COVERAGE) $(ARGS)

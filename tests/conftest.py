@@ -14,6 +14,9 @@ from hypothesis import settings
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
+# The fastest back end would be measured for each network of each test; tests of that ask for it.
+os.environ.setdefault("HRVIEWER_BACKEND", "torch")
+
 SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[2] / "shared"))
 
 

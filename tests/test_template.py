@@ -73,6 +73,7 @@ def fresh(tmp_path_factory) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_model_strategy_and_synthetic_image_are_found(fresh, tmp_path):
     done = subprocess.run(
         [fresh, "-c", FOUND], capture_output=True, text=True, cwd=tmp_path, timeout=120

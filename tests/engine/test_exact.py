@@ -94,6 +94,7 @@ BUNDLED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bundle", "role"), BUNDLED)
 def test_bundled_networks(loaded: Callable[[str, str], Network], bundle: str, role: str) -> None:
     net = loaded(bundle, role)

@@ -252,6 +252,7 @@ def test_exported_networks_have_equal_outputs_and_flops(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_the_nuclei_model_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     histology = pytest.importorskip("hrviewer_histology")
     runtimes = [name for name in ("onnxruntime", "openvino") if find_spec(name)]

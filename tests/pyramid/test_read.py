@@ -46,7 +46,7 @@ def assert_rounded(got: np.ndarray, means: np.ndarray) -> None:
     assert (np.abs(got - wanted)[tie] <= 1).all()
 
 
-@pytest.mark.parametrize("which", ["svs", "tcga"])
+@pytest.mark.parametrize("which", ["svs", pytest.param("tcga", marks=pytest.mark.slow)])
 def test_full_resolution_equals_tifffile_and_openslide(
     which: str, request: pytest.FixtureRequest
 ) -> None:

@@ -88,6 +88,7 @@ def test_only_the_curve_of_flops_has_lines():
     assert (flops.limit, memory.limit) == (None, 9)
 
 
+@pytest.mark.slow
 def test_the_command_on_a_transformer(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "small.safetensors"

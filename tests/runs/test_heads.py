@@ -197,6 +197,7 @@ def test_too_few_labels_make_a_head_of_unknown_error(
 # Classes of images.
 
 
+@pytest.mark.slow
 def test_images_are_classified_by_a_few_informative_places(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     bundle = ToyBundle(main=Bright(), encoder=Encoder())

@@ -28,6 +28,7 @@ def test_mcnn_alone_on_a_photo(shared, tmp_path):
     assert np.isfinite(output[:]).all()
 
 
+@pytest.mark.slow
 def test_nuclei_on_a_region_of_a_slide(shared, tmp_path):
     slide = shared / "data/wsi/CMU-1-Small-Region.svs"
     region = (900, 700, 512, 640)

@@ -413,7 +413,9 @@ def test_twenty_kills_change_no_bit(tmp_path):
     check_equal(out, whole)
 
 
-@pytest.mark.parametrize("small", [0, writer_module.MAX_IN_MEMORY])
+@pytest.mark.parametrize(
+    "small", [pytest.param(0, marks=pytest.mark.slow), writer_module.MAX_IN_MEMORY]
+)
 def test_one_kill_changes_no_bit(tmp_path, small):
     whole, out = tmp_path / "whole.run.zarr", tmp_path / "killed.run.zarr"
     assert child(whole, "new").wait(120) == 0

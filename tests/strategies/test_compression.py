@@ -287,6 +287,7 @@ def test_tiled_embeddings_and_estimate_equal_those_of_the_whole_image(learned, t
     assert run.estimate["value"] == pytest.approx(float(counts.sum()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_predictions_in_a_region_equal_those_of_the_whole_image(learned, tmp_path) -> None:
     image = picture(300, 410, seed=3)
     whole = hrviewer.run(image, learned, "compression", cache="off", out=tmp_path / "a.run.zarr")

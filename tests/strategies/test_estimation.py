@@ -213,6 +213,7 @@ def test_measuring_all_strata_gives_certainty(bound):
     )
 
 
+@pytest.mark.slow
 def test_strata_reduce_the_effect_of_local_errors():
     rng = np.random.default_rng(3)
     where = np.argwhere(np.ones((20, 30)))
@@ -293,7 +294,9 @@ def population(n=600):
     return exact, prediction, spread
 
 
-@pytest.mark.parametrize(("draws", "calibrated"), [(30, True), (60, False)])
+@pytest.mark.parametrize(
+    ("draws", "calibrated"), [(30, True), pytest.param(60, False, marks=pytest.mark.slow)]
+)
 def test_intervals_have_their_coverage(draws, calibrated):
     exact, prediction, spread = population()
     total, runs = exact.sum(), 800
@@ -325,6 +328,7 @@ def test_intervals_have_their_coverage(draws, calibrated):
     assert always / runs >= 0.95
 
 
+@pytest.mark.slow
 def test_the_bounded_interval_covers_at_all_times():
     exact, prediction, spread = population(120)
     total, runs, draws = exact.sum(), 800, 36

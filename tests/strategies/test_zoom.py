@@ -173,6 +173,7 @@ def test_a_perfect_scout_gives_the_right_estimate(method):
     assert high - low < (1e-2 if method == "sampling" else 0.05) * COUNT
 
 
+@pytest.mark.slow
 def test_sampling_is_unbiased_and_covers():
     answers = [run(seed=seed, method="sampling")[0] for seed in range(60)]
     found = np.array([estimate.values[0] for estimate in answers])

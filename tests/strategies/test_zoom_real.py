@@ -32,6 +32,7 @@ def test_mcnn_on_a_photo(tmp_path, shared):
     check(tmp_path, image, network, (0, 0, 384, 384), False, budget="5GFLOP", method="sampling")
 
 
+@pytest.mark.slow
 def test_nuclei_on_a_slide(tmp_path, shared):
     if "nuclei" not in installed_bundles():
         pytest.skip("hrviewer-histology is not installed")

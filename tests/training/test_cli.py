@@ -63,6 +63,7 @@ def test_a_role_is_trained_and_saved_with_its_command(run, tmp_path):
     assert open_bundle(two).roles["main"].sha256 == card.sha256
 
 
+@pytest.mark.slow
 def test_a_variant_of_a_role_is_trained(run, tmp_path):
     words = "squares", "main", "--by", "briefly", "--out", str(tmp_path), "--device", "cpu"
     code, _, err = run(*words)

@@ -126,6 +126,7 @@ def test_a_head_gets_embeddings_in_half_precision(encoded):
     assert head_task._relative_flops(head) == pytest.approx(flops / main, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_and_saved_with_its_encoder(encoded, tmp_path):
     head_task = make_task(HeadTask, encoded)
     network, _ = train(head_task, tmp_path / "head", steps=3, workers=0)

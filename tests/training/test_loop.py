@@ -54,6 +54,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypa
     assert same(full, parts)
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_batches(tmp_path):
     here, _ = train(toy(), tmp_path / "here", steps=3, workers=0)
     beside, _ = train(toy(), tmp_path / "beside", steps=3, workers=1)

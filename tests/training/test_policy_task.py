@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -31,22 +34,29 @@ def lots(start):
     return [picture(seed, 4 * SIDE) for seed in range(start, start + 3)]
 
 
-@pytest.fixture
-def bundle(tmp_path):
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A bundle that no test changes."""
     torch.manual_seed(0)
-    main, folder = build(CARD.architecture), tmp_path / "bundle"
+    main, folder = build(CARD.architecture), tmp_path_factory.mktemp("bundles") / "bundle"
     write_role(folder, "squares", TASKS, "main", main, CARD, training={}, metrics={})
     return folder
 
 
-@pytest.fixture
-def scouted(bundle):
+@pytest.fixture(scope="module")
+def with_scout(bundle, tmp_path_factory):
+    folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("bundles") / "scouted"))
     scout_task = DistilledScout.from_bundle(
-        bundle, {}, Wide, downsample=4, validation=[], test=[], device="cpu"
+        folder, {}, Wide, downsample=4, validation=[], test=[], device="cpu"
     )
     scout = scout_task.create_model()
-    write_role(bundle, "squares", TASKS, "scout", scout, scout_task.card, training={}, metrics={})
-    return bundle
+    write_role(folder, "squares", TASKS, "scout", scout, scout_task.card, training={}, metrics={})
+    return folder
+
+
+@pytest.fixture
+def scouted(with_scout, tmp_path):
+    return Path(shutil.copytree(with_scout, tmp_path / "scouted"))
 
 
 def make_task(bundle):

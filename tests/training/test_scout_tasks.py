@@ -42,6 +42,7 @@ def test_uncertainty_moves_to_the_errors():
     assert float(remaining_error(error, uncertainty.detach().exp())) < 0.35  # of 2.7, all but 2
 
 
+@pytest.mark.slow
 def test_both_metrics_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(scout_tasks, "TILE_SIDE", 32)
     torch.manual_seed(0)

@@ -105,7 +105,16 @@ def test_inference_covers_the_visible_part_of_a_rotated_layer(
     assert sum(rect.area for rect in shown) < PHOTO[..., 0].size  # and not just everything
 
 
-@pytest.mark.parametrize("name", strategy_ids())
+QUICK = "patches", "zoom", "compression"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in strategy_ids()
+    ],
+)
 def test_a_view_already_processed_computes_nothing(shown, model, name):
     shown.resources.cache = ResultCache(memory_bytes=0)
     shown.state.set_strategy(name)

@@ -178,8 +178,6 @@ class ResultMaps:
         self.embeddings: EmbeddingMap | None = None
         self.token_groups: dict[Rect, tuple[PatchRequest, int]] = {}
         self.attention: AttentionMap | None = None
-        self._areas = cell_areas(image, cell, canvas.values.shape[1:])
-        self._cost_areas = cell_areas(image, record.cost_map.cell, record.cost_map.values.shape[1:])
         per, area = 1e6, "megapixel"
         if pixel_size is not None:
             area, unit_area = AREA_UNITS[area_unit(pixel_size)]
@@ -228,9 +226,11 @@ class ResultMaps:
         maps.load_objects(run)
         record, n = maps.record, maps.downsampling
         canvas = record.output.values
-        for row in range(0, canvas.shape[1], 512):
-            strip = np.asarray(array[:, row * n : (row + 512) * n])
-            canvas[:, row : row + 512] = coarsen(strip, n, kind)
+        rows, columns = cell_slices(run.region & image, record.output.cell)  # elsewhere NaN
+        for row in range(rows.start, rows.stop, 512):
+            end = min(row + 512, rows.stop)
+            strip = np.asarray(array[:, row * n : end * n, columns.start * n : columns.stop * n])
+            canvas[:, row:end, columns] = coarsen(strip, n, kind)
         if record.saliency.values[0].shape == run.saliency.shape:
             record.saliency.values[0] = run.saliency
         cost, _ = run.map("cost")
@@ -239,8 +239,7 @@ class ResultMaps:
             patch_row({str(name): value for name, value in row.items()})
             for row in run.patches.to_dict("records")
         )
-        halo = run.header["params"].get("halo", -1)
-        if halo >= 0:
+        if (halo := run.header["params"].get("halo", -1)) >= 0:
             maps.halos["main"] = halo
         if (run.path / "embeddings").is_dir():
             maps.embeddings = EmbeddingMap.from_array(image, *run.map("embeddings"))
@@ -254,7 +253,8 @@ class ResultMaps:
         )
         for patch in record.patches:
             maps._mark_patch(patch)
-        maps._redraw(image)
+        maps._redraw(run.region & image)
+        maps._redraw_cost(image)
         maps.completion.is_final = True
         for drawn in maps.rasters.values():
             drawn.changed = True
@@ -438,7 +438,8 @@ class ResultMaps:
         else:
             chosen = values.sum(axis=0) if self.class_index is None else values[self.class_index]
         if self._per_area is not None:
-            chosen = chosen / self._areas[where] * self._per_area
+            areas = cell_areas(self.image, canvas.cell, chosen.shape, [s.start for s in where])
+            chosen = chosen / areas * self._per_area
         drawn.values[where] = chosen
         drawn.update_coarser(rect)
         drawn.changed = True
@@ -454,8 +455,8 @@ class ResultMaps:
         # The same cells have a value for every quantity, also where a patch cost none of it.
         known = costs.values[0, rows, columns] > 0
         amount = sum(costs.values[QUANTITIES.index(part), rows, columns] for part in quantity.parts)
-        per_pixel = amount * quantity.per_pixel / self._cost_areas[rows, columns]
-        drawn.values[rows, columns] = np.where(known, per_pixel, np.nan)
+        areas = cell_areas(self.image, costs.cell, known.shape, (rows.start, columns.start))
+        drawn.values[rows, columns] = np.where(known, amount * quantity.per_pixel / areas, np.nan)
         drawn.changed = True
 
 

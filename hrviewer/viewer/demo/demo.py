@@ -1,6 +1,6 @@
 """Demonstration: every strategy on a gigapixel image, in a real window, in three minutes.
 
-    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 2048] [--out demo]
+    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 1536] [--out demo]
 
 Without an image it takes a synthetic slide of 1.07 gigapixels, which needs no file and has exact
 ground truth. Steps: Live while the camera zooms and pans; all strategies in turn on a region, with
@@ -46,10 +46,10 @@ from hrviewer.viewer.view import View, view
 __all__ = ["Demo", "Row", "busiest_region", "main"]
 
 IMAGE = "sample:tissue?size=32768&seed=10003"
-REGION = 2048
+REGION = 1536
 """Side of the region of the strategies, level-0 pixels, at most."""
 
-FRAME_SECONDS = 0.8
+FRAME_SECONDS = 1.0
 """Between frames of the film."""
 
 
@@ -130,19 +130,19 @@ class Demo:
             self.frame(0.15)
         live.set_enabled(True)
         wait_until(lambda: live.session is not None or not live.enabled, 300)
-        self._settle(4)
+        self._settle(3)
         start, end = middle(self.region), middle(busiest_region(self.pyramid, 640, self.region))
         for part in np.linspace(0, 1, 6):  # pan
             y, x = (float(a + (b - a) * part) for a, b in zip(start, end, strict=True))
             move_camera(self.window, (y, x), 2.0)
             process_events_for(0.25)
             self.frame(0.2)
-        self._settle(5)
+        self._settle(3)
         for pixel in (1.6, 1.3, 1.0):
             move_camera(self.window, end, pixel)
             process_events_for(0.2)
             self.frame(0.2)
-        self._settle(4)
+        self._settle(3)
         self.picture("2-live")
         live.set_enabled(False)
 
@@ -184,6 +184,7 @@ class Demo:
         """Run a strategy on the region; its picture shows the four overlays."""
         controller = self.controller
         controller.state.set_strategy(name)
+        process_events_for(0.2)  # until the form has its height
         path = self.out / f"{name}.run.zarr"
         controller.run_service.start(out=path)
         wait_until(
@@ -334,7 +335,7 @@ def contact_sheet(shots: dict[str, NDArray[np.uint8]], title: str) -> Image.Imag
         x = gap + (i % columns) * (width + gap)
         y = head + (i // columns) * (height + caption)
         draw.text((x, y + 3), name, fill="#c8ccd4", font=ImageFont.load_default(14))
-        sheet.paste(tile.resize((width, height), Image.Resampling.LANCZOS), (x, y + caption))
+        sheet.paste(tile.resize((width, height), Image.Resampling.HAMMING), (x, y + caption))
     return sheet
 
 

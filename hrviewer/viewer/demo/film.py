@@ -35,9 +35,9 @@ class Film:
         """Append a frame, ``(h, w, 3 or 4)``; one that equals the last extends it."""
         frame = Image.fromarray(pixels[..., :3])
         height = round(frame.height * self.width / frame.width)
-        frame = frame.resize((self.width, height), Image.Resampling.LANCZOS)
+        frame = frame.resize((self.width, height), Image.Resampling.HAMMING)
         if self.frames and frame.size != self.frames[0].size:
-            frame = frame.resize(self.frames[0].size, Image.Resampling.LANCZOS)
+            frame = frame.resize(self.frames[0].size, Image.Resampling.HAMMING)
         if self.frames and frame.tobytes() == self.frames[-1].tobytes():
             self.durations[-1] += round(1000 * seconds)
             return

@@ -43,6 +43,6 @@ class CanvasText:
         text = canvas.overlays.text
         if line:
             text.text = wrap_text(line, int(canvas.size[1] / (CHARACTER_WIDTH * text.font_size)))
-            text.position = "top_left"
+            text.position = "bottom_left"  # legends are above, the scale bar is on the right
         if text.visible != bool(line):
             text.visible = bool(line)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-__all__ = ["NO_LINES", "as_vectors", "keep_selection", "remove_layers"]
+__all__ = ["NO_LINES", "as_vectors", "keep_selection", "remove_layers", "set_layer_visible"]
 
 NO_LINES = np.zeros((1, 2, 2))
 """Data of a layer of vectors without any: napari 0.9 fails to draw an empty one in 3-D."""
@@ -40,3 +40,9 @@ def keep_selection(viewer: ViewerModel) -> Iterator[None]:
     yield
     if active is not None and active in viewer.layers:
         viewer.layers.selection.active = active
+
+
+def set_layer_visible(layer: Layer, visible: bool) -> None:
+    """Show or hide a layer; napari redraws all layers even where that changes nothing."""
+    if layer.visible != visible:
+        layer.visible = visible

@@ -24,7 +24,7 @@ from hrviewer.viewer.image.geometry import METADATA_KEY, is_aligned, placement
 from hrviewer.viewer.layers.attention_layers import AttentionLayers
 from hrviewer.viewer.layers.class_legend import ClassLegend
 from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
-from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
+from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers, set_layer_visible
 from hrviewer.viewer.layers.object_layers import ObjectLayers
 from hrviewer.viewer.layers.patch_outlines import PatchOutlines
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES, map_colormap
@@ -433,11 +433,11 @@ class Overlays:
             visible = self._should_show(name) and (name != "patches" or self.maps.colours_patches)
             if visible and not layer.visible:
                 layer.set_view_slice()
-            layer.visible = visible
+            set_layer_visible(layer, visible)
             self._show_legend(name)
-        self.outlines.layer.visible = self._should_show("patches")
+        set_layer_visible(self.outlines.layer, self._should_show("patches"))
         if self.warp_grid is not None:
-            self.warp_grid.layer.visible = self._should_show("patches")
+            set_layer_visible(self.warp_grid.layer, self._should_show("patches"))
 
     def _show_legend(self, name: MapName) -> None:
         """Show a map's legend on the image: a colour bar, or the names of classes."""

@@ -53,7 +53,9 @@ COLUMNS = (
     "time",
     "date",
 )
-PRECISION, DATE = COLUMNS.index("AP50"), COLUMNS.index("date")
+PRECISION, ONCE, OF_PATCHES, DATE = (
+    COLUMNS.index(name) for name in ("AP50", "of\nonce", "of\npatches", "date")
+)
 COLUMN_TIPS = {
     "AP50": "Average precision of detected objects at an intersection over union of 0.5",
     "of\nonce": "FLOPs over those of the model once on every pixel",
@@ -124,7 +126,8 @@ class CompareTab(QWidget):
         self.scaling_window: ScalingWindow | None = None
         self.message = label(HELP, "secondary", wrap=True)
         self._strategy_names: list[str] = []
-        self._filling = False
+        self._filling = self._detects = False
+        self._widths: dict[int, int] = {}
         self._set_up_table()
 
         self.splitter = QSplitter(Qt.Orientation.Vertical)
@@ -231,6 +234,7 @@ class CompareTab(QWidget):
         header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         header.customContextMenuRequested.connect(self._show_header_menu)
         table.setColumnHidden(DATE, True)  # there is little room
+        header.sectionResized.connect(self._select_columns)
         table.setMinimumHeight(110)
 
     def _refresh(self, *_: object) -> None:
@@ -264,10 +268,7 @@ class CompareTab(QWidget):
                 item.setToolTip(plain_text(run_tooltip(entry)))
                 self.table.setItem(index, column, item)
         self.table.setSortingEnabled(True)
-        detects = any(entry.row["ap50"] is not None for entry in entries)
-        # There is room for one of them; the tooltip has both.
-        self.table.setColumnHidden(PRECISION, not detects)
-        self.table.setColumnHidden(COLUMNS.index("of\nonce"), detects)
+        self._detects = any(entry.row["ap50"] is not None for entry in entries)
         self._fit_columns()
         for entry in entries:
             if entry.path in kept:
@@ -286,12 +287,24 @@ class CompareTab(QWidget):
 
     def _fit_columns(self) -> None:
         """Give the names what the numbers leave; Qt would keep room for an arrow in each header."""
-        header = self.table.horizontalHeader()
+        metrics = self.table.horizontalHeader().fontMetrics()
         for column, title in enumerate(COLUMNS[1:], start=1):
-            metrics = header.fontMetrics()
             needed = max(metrics.horizontalAdvance(line) for line in title.split("\n"))
             needed = max(needed + HEADER_PADDING, self.table.sizeHintForColumn(column))
+            self._widths[column] = needed
             self.table.setColumnWidth(column, needed)
+        self._select_columns()
+
+    def _select_columns(self, *_: int) -> None:
+        """Show the columns that leave names whole; the tooltip has all of them."""
+        hidden = {ONCE if self._detects else PRECISION}
+        if self.table.isColumnHidden(DATE):
+            hidden.add(DATE)
+        needed = sum(width for column, width in self._widths.items() if column not in hidden)
+        if needed + self.table.sizeHintForColumn(0) > self.table.viewport().width():
+            hidden.add(OF_PATCHES)
+        for column in (PRECISION, ONCE, OF_PATCHES):
+            self.table.setColumnHidden(column, column in hidden)
 
     def _row_items(self, entry: RunEntry) -> list[QTableWidgetItem]:
         row = entry.row

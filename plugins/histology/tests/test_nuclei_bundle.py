@@ -102,6 +102,7 @@ def test_clear_glass_holds_no_nuclei(network: torch.nn.Module) -> None:
         assert float(predict_density(network, torch.full((3, 512, 512), level), INPUT).sum()) < 1
 
 
+@pytest.mark.slow
 def test_val_photos_are_counted_as_the_card_says(
     card: dict[str, Any], network: torch.nn.Module, photos: list[Photo]
 ) -> None:
@@ -133,6 +134,7 @@ def test_every_visible_nucleus_of_a_crop_counts_one(photos: list[Photo]) -> None
     assert sum(whole) > float(photo.layers[3, 40:130, 50:120].sum())
 
 
+@pytest.mark.slow
 def test_fields_depend_on_seed_and_number_only(photos: list[Photo]) -> None:
     a, b = (PhotoFields(photos[1:4], 2, batch=3, side=64, seed=7)[1] for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

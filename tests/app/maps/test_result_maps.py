@@ -9,7 +9,7 @@ from toys import STRIDE
 from hrviewer.app.maps import result_maps as module
 from hrviewer.app.maps.difference import subtract_maps
 from hrviewer.app.maps.prediction_kinds import describe_prediction
-from hrviewer.app.maps.raster import COST_QUANTITIES, coarsen
+from hrviewer.app.maps.raster import COST_QUANTITIES, cell_areas, coarsen
 from hrviewer.app.maps.result_maps import MOST_LIKELY, ResultMaps
 from hrviewer.engine import InferenceResult
 from hrviewer.engine.cost import Cost
@@ -221,11 +221,13 @@ def test_a_huge_image_is_drawn_with_coarser_cells(monkeypatch):
     assert np.nanmax(picture.rasters["output"].values) == pytest.approx(125_000)
 
 
+@pytest.mark.parametrize("region", [None, Rect(64, 96, 112, 160)])
 @pytest.mark.parametrize("largest", [10**9, 1000])
-def test_a_run_folder_is_drawn_as_the_run_was(photo, toys, tmp_path, monkeypatch, largest):
+def test_a_run_folder_is_drawn_as_the_run_was(photo, toys, tmp_path, monkeypatch, largest, region):
     monkeypatch.setattr(module, "MAX_CELLS", largest)
-    live = a_picture()
-    done = run(photo, toys, tile=64, out=tmp_path / "x.run.zarr", cache="off", on_event=live.update)
+    live = a_picture(region=region)
+    settings = {"region": region, "tile": 64, "cache": "off", "on_event": live.update}
+    done = run(photo, toys, out=tmp_path / "x.run.zarr", **settings)
     kept = ResultMaps.from_run(done)
     for name, drawn in live.rasters.items():
         np.testing.assert_allclose(drawn.values, kept.rasters[name].values, rtol=1e-5)
@@ -239,6 +241,22 @@ def test_cells_join_by_sum_or_mean():
     np.testing.assert_allclose(coarsen(values, 2, "mass"), [[[6, np.nan]]])
     np.testing.assert_allclose(coarsen(values, 2, "intensity"), [[[2, np.nan]]])
     assert coarsen(values, 1, "mass").shape == values.shape
+
+
+def test_joined_cells_have_the_mean_of_the_known_ones():
+    rng = np.random.default_rng(0)
+    values = rng.random((2, 12, 18)).astype(np.float32)
+    values[rng.random(values.shape) < 0.4] = np.nan
+    blocks = values.reshape(2, 4, 3, 6, 3)
+    np.testing.assert_allclose(
+        coarsen(values, 3, "intensity"), np.nanmean(blocks, axis=(2, 4)), rtol=1e-6
+    )
+
+
+def test_areas_of_some_cells_are_those_of_all():
+    areas = cell_areas(IMAGE, 16.0, (19, 27))
+    assert areas.sum() == IMAGE.area
+    np.testing.assert_array_equal(cell_areas(IMAGE, 16.0, (4, 5), (15, 22)), areas[15:, 22:])
 
 
 def test_the_cost_map_shows_what_is_asked_for():

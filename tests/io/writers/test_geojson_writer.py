@@ -7,6 +7,7 @@ import tracemalloc
 from uuid import UUID
 
 import pandas as pd
+import pytest
 from made_runs import table
 from shapely.geometry import shape
 
@@ -83,6 +84,7 @@ def test_a_run_without_patches(made, tmp_path):
     assert found["hrviewer"]["estimate"]["value"] == 3.5
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(made, tmp_path, monkeypatch):
     monkeypatch.setattr(run_features, "BATCH_ROWS", 512)
     run = made(table(4000))

@@ -95,6 +95,7 @@ def test_new_patches_are_outlined(outlines):
     assert len(outlines.layer.data) == 5 + 5
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_patches(outlines):
     rows = patches(4096, 13)
     assert len(rows) > 99_000

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,22 +27,31 @@ from hrviewer.runs.run_index import list_runs
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.widgets.compare_tab import COLUMNS
 from hrviewer.viewer.widgets.run_menu import RunMenu
+from viewer.conftest import SHAPE
 
 ASKED = (("patches", {}), ("patches", {"tile": 32}), ("uniform", {}), ("zoom", {}))
 """The runs on the shelf."""
 
 
-@pytest.fixture
-def runs(toys, photo, tmp_path):
+@pytest.fixture(scope="module")
+def finished_runs(tmp_path_factory):
     """Four runs of the photo, and one of another image."""
-    folder = tmp_path / "runs"
+    folder, photo = tmp_path_factory.mktemp("finished"), picture(*SHAPE)
+    toys = ToyBundle(main=Bright(), scanner=Bright("scanner"))
     for i, (name, params) in enumerate(ASKED):
         run(photo, toys, name, out=folder / f"{i}.run.zarr", cache="off", **params)
-    other = picture(*photo.shape[:2], seed=9)
+    other = picture(*SHAPE, seed=9)
     run(other, toys, "patches", out=folder / "other.run.zarr", cache="off")
     (folder / "broken.run.zarr").mkdir()
     return folder
+
+
+@pytest.fixture
+def runs(finished_runs, tmp_path):
+    """A copy of the finished runs."""
+    return Path(shutil.copytree(finished_runs, tmp_path / "runs"))
 
 
 def wait(controller):
@@ -303,6 +314,15 @@ def test_the_plot_stands_beside_the_table_where_there_is_room(tab):
     assert tab.splitter.orientation() == Qt.Orientation.Vertical
     tab.resize(900, 300)
     assert tab.splitter.orientation() == Qt.Orientation.Horizontal
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(360, True), (900, False)])
+def test_names_of_runs_are_whole_in_a_narrow_table(tab, qtbot, width, hidden):
+    table = tab.table
+    table.setFixedWidth(width)
+    qtbot.waitUntil(lambda: table.width() == width, timeout=20_000)
+    assert table.isColumnHidden(COLUMNS.index("of\npatches")) == hidden
+    assert table.columnWidth(0) >= table.sizeHintForColumn(0)
 
 
 def test_the_others_are_run(tab, qtbot):
