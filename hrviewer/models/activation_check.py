@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from hrviewer.errors import ModelError
 from hrviewer.models.network import Floats, Network, concatenate_outputs
 
-__all__ = ["check_activation", "reject_hard_classes"]
+__all__ = [
+    "PROBABILITY_TASKS",
+    "check_activation",
+    "reject_class_numbers",
+    "reject_hard_classes",
+]
 
 PROBABILITY_TASKS = "segmentation", "classification", "multi-label"
 _TOLERANCE = 5e-3
@@ -30,14 +37,28 @@ def reject_hard_classes(network: Network, output: Floats) -> None:
     if card.task not in PROBABILITY_TASKS or card.output.decode:
         return
     whole = not final and output.max() >= 2 and bool((output == np.rint(output)).all())
-    if final & _CLASS_NUMBERS or (whole and np.ptp(output)):
+    reject_class_numbers(card.name, {"ArgMax"} if whole and np.ptp(output) else final)
+
+
+def reject_class_numbers(name: str, final_operations: Collection[str]) -> None:
+    """Raise `ModelError` if a network's last operations make class numbers or masks.
+
+    Parameters
+    ----------
+    name
+        Of the network.
+    final_operations
+        See `hrviewer.models.loaders.graph.final_operations`.
+    """
+    final = {*final_operations}
+    if final & _CLASS_NUMBERS:
         raise ModelError(
-            f"{card.name}: the network gives the number of the best class (ArgMax), without "
+            f"{name}: the network gives the number of the best class (ArgMax), without "
             "probabilities: export it without that last step, with one channel per class"
         )
     if final & _THRESHOLDS:
         raise ModelError(
-            f"{card.name}: the network gives a mask of 0 and 1 ({', '.join(sorted(final))}), "
+            f"{name}: the network gives a mask of 0 and 1 ({', '.join(sorted(final))}), "
             "without probabilities: export it without that last step"
         )
 

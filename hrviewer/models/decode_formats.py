@@ -8,6 +8,7 @@ __all__ = ["INSTANCE_DECODES", "RELATIVE_DECODES", "Decode"]
 
 Decode = Literal[
     "yolox",
+    "yolov5",
     "yolov8",
     "yolov8-seg",
     "yolov8-obb",

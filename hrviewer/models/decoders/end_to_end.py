@@ -19,7 +19,10 @@ Floats = NDArray[np.float32]
 
 
 class EndToEnd(Decoder):
-    """``(n, objects, 6)``: x0, y0, x1, y1 in pixels, score, class."""
+    """``(n, objects, 6)``: x0, y0, x1, y1 in pixels, score, class.
+
+    Of a single class the last column may be missing.
+    """
 
     name = "end2end"
     duplicates = False
@@ -30,6 +33,8 @@ class EndToEnd(Decoder):
     ) -> list[Candidates]:
         """Return the objects of each input."""
         raw = outputs[0]
+        if self.columns == 6 and len(card.classes) == 1 and raw.ndim == 3 and raw.shape[2] == 5:
+            raw = np.pad(raw, [(0, 0), (0, 0), (0, 1)])
         if raw.ndim != 3 or raw.shape[2] != self.columns:
             raise self.mismatch(card, f"(objects, {self.columns})", outputs)
         kept = [one[one[:, 4] >= score_threshold] for one in raw]

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from hrviewer.errors import ModelError
+from hrviewer.models.activation_check import PROBABILITY_TASKS, reject_class_numbers
 from hrviewer.models.class_sets import CLASS_SETS
 from hrviewer.models.decode_formats import INSTANCE_DECODES
-from hrviewer.models.drafting.measurement import MeasuredFile
+from hrviewer.models.drafting.detector import recognize_detector
+from hrviewer.models.drafting.measurement import Floats, MeasuredFile
 from hrviewer.models.formats.base import CardDraft
 
 __all__ = ["CardAnswers", "draft_card"]
 
+LINEAR_OPERATIONS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+"""Operations whose outputs are no probabilities."""
 MIN_VALUES = 1000
 """Values between 0 and 1 that are taken to be probabilities."""
 
@@ -130,23 +134,20 @@ def _output(
     if answers.decode in INSTANCE_DECODES:
         maps = {"stride": int(max(1, found.stride)), "decode": answers.decode}
         return "instances", maps, len(answers.classes or ())
-    decode, k = _detector(found, answers)
-    if decode is not None:
-        notes.append(f"the outputs are those of a detector: decode {decode}")
-        stride: Any = [8, 16, 32] if decode == "yolox" else 32
-        return "detection", {"stride": stride, "decode": decode}, k
-    outputs = found.outputs
-    sizes = {out.shape[2:] for out in outputs}
-    chosen: list[str] = []
-    if len(sizes) > 1:
-        # The first output, and those of its size.
-        chosen = [
-            n
-            for n, o in zip(found.names, outputs, strict=False)
-            if o.shape[2:] == outputs[0].shape[2:]
-        ]
-        outputs = tuple(o for o in outputs if o.shape[2:] == outputs[0].shape[2:])
-        notes.append(f"outputs of other sizes than {', '.join(chosen)} are not used")
+    if answers.task in (None, "detection"):
+        given = len(answers.classes or ())
+        detector = recognize_detector(path, found, answers.decode, given)
+        if detector is not None:
+            notes.append(f"the outputs are those of a detector: decode {detector.decode}")
+            boxes: dict[str, Any] = {"stride": 32, "decode": detector.decode}
+            if detector.decode == "yolox":
+                boxes["stride"] = [8, 16, 32]
+            if detector.names:
+                boxes["names"] = list(detector.names)
+            return "detection", boxes, detector.classes
+    if answers.task in (None, *PROBABILITY_TASKS):
+        reject_class_numbers(path.name, found.final_operations)
+    outputs, chosen = _choose_outputs(found, notes)
     k = sum(1 if o.ndim in (1, 3) else o.shape[1] for o in outputs)
     per_tile = outputs[0].ndim < 3 or outputs[0].shape[-1] == 1
     task = answers.task
@@ -162,9 +163,30 @@ def _output(
         output["halo"] = found.margin
     if answers.activation is not None:
         output["activation"] = answers.activation
-    elif task in ("segmentation", "classification", "multi-label"):
-        output["activation"] = _activation(task, k, outputs, notes, found.ends_linearly)
+    elif task in PROBABILITY_TASKS:
+        ends_linearly = bool(found.final_operations) and (
+            found.final_operations <= LINEAR_OPERATIONS
+        )
+        output["activation"] = _activation(task, k, outputs, notes, ends_linearly)
     return task, output, k
+
+
+def _choose_outputs(found: MeasuredFile, notes: list[str]) -> tuple[tuple[Floats, ...], list[str]]:
+    """Return the outputs that are used, and their names unless it is all.
+
+    Outputs of one channel and one size belong together. Of others the first one counts: the next
+    are those of auxiliary heads, or features.
+    """
+    outputs = found.outputs
+    single = all(out.ndim in (1, 3) or out.shape[1] == 1 for out in outputs)
+    if len(outputs) == 1 or (single and len({out.shape[2:] for out in outputs}) == 1):
+        return outputs, []
+    first = outputs[0].shape
+    together = [i for i, out in enumerate(outputs) if single and out.shape[2:] == first[2:]] or [0]
+    names = [found.names[i] for i in together] if found.names else []
+    used = ", ".join(names) or "the first"
+    notes.append(f"of {len(outputs)} outputs {used} is used: the card's output.names sets others")
+    return tuple(outputs[i] for i in together), names
 
 
 def _guess_task(path: Path, per_tile: bool, k: int) -> str:
@@ -206,33 +228,3 @@ def _activation(task: str, k: int, outputs: Sequence[Any], notes: list[str], lin
     chosen = "softmax" if k > 1 and task != "multi-label" else "sigmoid"
     notes.append(f"the outputs run from {low:.3g} to {high:.3g}: {chosen} is applied")
     return chosen
-
-
-def _detector(found: MeasuredFile, answers: CardAnswers) -> tuple[str | None, int]:
-    """Return the decoder of a detector's outputs and the number of classes; None for others."""
-    shapes = [out.shape[1:] for out in found.outputs]
-    if any(len(shape) != 2 for shape in shapes) or answers.task not in (None, "detection"):
-        if not (len(shapes) == 2 and len(shapes[0]) == 2 and len(shapes[1]) == 3):
-            return None, 0
-        rows, columns = shapes[0]
-        if columns == 38:
-            return "end2end-seg", len(answers.classes or ())
-        return ("yolov8-seg", rows - 36) if rows < columns else (None, 0)
-    anchors = sum((found.tile // stride) ** 2 for stride in (8, 16, 32))
-    rows, columns = shapes[0]
-    if len(shapes) > 1:
-        last = [shape[1] for shape in shapes]
-        k = max(last) if last.count(4) else 0
-        decode = answers.decode or "detr"
-        return (decode, k - (decode == "detr")) if 4 in last and k > 4 else (None, 0)
-    if answers.decode is not None:
-        extra = {"yolox": columns - 5, "rtdetr": columns - 4, "yolov8": rows - 4}
-        extra["yolov8-obb"] = rows - 5
-        return answers.decode, extra.get(answers.decode, len(answers.classes or ()))
-    if columns in (6, 7) and rows != anchors:
-        return ("end2end" if columns == 6 else "end2end-obb"), len(answers.classes or ())
-    if rows == anchors and columns > 5:
-        return "yolox", columns - 5
-    if columns == anchors and rows > 4:
-        return "yolov8", rows - 4
-    return None, 0

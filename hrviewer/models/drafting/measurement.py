@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import ModelError, short_message
-from hrviewer.models.formats.graph_summary import summarize_graph
+from hrviewer.models.loaders.onnx_file import read_onnx
 
 __all__ = ["MeasuredFile", "measure_file"]
 
@@ -22,7 +22,6 @@ MULTIPLES = 1, 2, 4, 8, 14, 16, 28, 32, 64
 """Multiples of which the sides of an input may have to be."""
 SIDES = 224, 256, 512, 96
 """Sides that are tried where an input of any size is declared, but not every one runs."""
-LINEAR_OPERATIONS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 CHANNELS = 3, 1, 4
 """Numbers of channels that are tried where none is declared."""
 
@@ -45,8 +44,8 @@ class MeasuredFile:
         Input pixels per value of the first map; the tile where there is none.
     is_uint8 : bool
         Whether it takes 8-bit pixels, unscaled.
-    ends_linearly : bool
-        Whether the outputs are those of convolutions or matrix products, and so no probabilities.
+    final_operations : frozenset of str
+        What makes the outputs, if that is known; see `hrviewer.models.loaders.graph`.
     """
 
     channels: int
@@ -58,7 +57,7 @@ class MeasuredFile:
     margin: int = 0
     stride: float = 0.0
     is_uint8: bool = False
-    ends_linearly: bool = False
+    final_operations: frozenset[str] = frozenset()
 
 
 def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
@@ -77,7 +76,7 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
         If the network takes no single image, or nothing runs.
     """
     if path.suffix.lower() == ".onnx":
-        run, shape, names, is_uint8, linear = _open_onnx(path)
+        run, shape, names, is_uint8, operations = _open_onnx(path)
     else:
         from hrviewer.models.loaders.torch import to_arrays
         from hrviewer.models.loaders.torch_program import open_program
@@ -91,7 +90,7 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
                 return to_arrays(program(torch.from_numpy(batch)))
 
         shape, names = declared or (None, None, None, None), ()
-        is_uint8 = linear = False
+        is_uint8, operations = False, frozenset()
     c, h, w = shape[1:]
     if h is not None and h != w:
         raise ModelError(
@@ -109,7 +108,7 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
                     names,
                     tuple(outputs),
                     is_uint8=is_uint8,
-                    ends_linearly=linear,
+                    final_operations=operations,
                 )
                 return _measure_sizes(run, found, wanted=tile)
     raise ModelError(
@@ -118,26 +117,25 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
     )
 
 
-def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...], bool, bool]:
+def _open_onnx(
+    path: Path,
+) -> tuple[Run, tuple[int | None, ...], tuple[str, ...], bool, frozenset[str]]:
     """Return a function that runs a graph, and what is known of it.
 
-    Its input's shape, its outputs' names, whether it takes 8-bit pixels and whether it ends in
-    linear operations.
+    Its input's shape, its outputs' names, whether it takes 8-bit pixels and its last operations.
     """
-    graph = summarize_graph(path)  # says so where onnx is missing
-    import onnx
+    file = read_onnx(path)
     import onnxruntime
 
-    from hrviewer.models.loaders.graph import OnnxGraph
     from hrviewer.models.loaders.onnx import session_options
 
-    inputs = ", ".join(map(str, graph.inputs))
-    if len(graph.inputs) != 1:
+    inputs = ", ".join(map(str, file.inputs))
+    if len(file.inputs) != 1:
         raise ModelError(
-            f"{path} takes {len(graph.inputs)} inputs ({inputs}): export it with the image as its "
+            f"{path} takes {len(file.inputs)} inputs ({inputs}): export it with the image as its "
             "only one, and the others as constants"
         )
-    (image,) = graph.inputs
+    (image,) = file.inputs
     dtypes = {
         "float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8,
     }  # fmt: skip
@@ -146,7 +144,8 @@ def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...]
             f"{path} takes {inputs}: export it with one input (n, channels, h, w) of float, half, "
             "double or uint8"
         )
-    OnnxGraph(onnx.load(path, load_external_data=False), str(path))  # refuses what is not safe
+    file.external_files()
+    _ = file.graph  # refuses what is not safe
     try:
         session = onnxruntime.InferenceSession(
             str(path), session_options(onnxruntime, 1), providers=["CPUExecutionProvider"]
@@ -160,18 +159,22 @@ def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...]
     if last:
         sides = [sides[0], sides[3], sides[1], sides[2]]
 
+    count = sides[0] or 1
+
     def run(batch: Floats) -> Sequence[Floats]:
         x: NDArray[Any] = batch.transpose(0, 2, 3, 1) if last else batch
+        x = np.repeat(x, count, axis=0)  # exported for a batch of this size only
         x = np.rint(x * 255) if image.dtype == "uint8" else x
         found = session.run(None, {image.name: np.ascontiguousarray(x, dtypes[image.dtype])})
         outputs = [np.asarray(out, np.float32) for out in found]
+        if count > 1:
+            outputs = [out[:1] for out in outputs]
         if last:
             outputs = [o.transpose(0, 3, 1, 2) if o.ndim == 4 else o for o in outputs]
         return outputs
 
-    names = tuple(output.name for output in graph.outputs)
-    linear = bool(graph.final_operations) and graph.final_operations <= LINEAR_OPERATIONS
-    return run, tuple(sides), names, image.dtype == "uint8", linear
+    names = tuple(output.name for output in file.outputs)
+    return run, tuple(sides), names, image.dtype == "uint8", file.final_operations
 
 
 def _try(run: Run, channels: int, side: int) -> tuple[Sequence[Floats] | None, str]:

@@ -20,6 +20,8 @@ __all__ = ["BioimageioFormat"]
 
 NAMES = "rdf.yaml", "bioimageio.yaml"
 KINDS = "onnx", "torchscript"
+IMAGE_WIDE = "scale_range", "zero_mean_unit_variance", "scale_mean_variance"
+"""Steps whose numbers are the percentiles, or mean and deviation, of each image."""
 
 
 class BioimageioFormat(ModelFormat):
@@ -68,7 +70,9 @@ class BioimageioFormat(ModelFormat):
         if step and tile % step:
             # Sides are a least size plus a multiple, which is one of that multiple only by chance.
             fields["input"] |= {"tile": smallest, "multiple_of": 1, "fixed": True}
-        return CardDraft(weights, fields | _output(path, outputs[:1], fields["input"]))
+        scale = _along_y(inputs[0], list(axes), "scale", 1.0)
+        output = _output(path, outputs[:1], fields["input"], scale)
+        return CardDraft(weights, fields | output)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -140,9 +144,14 @@ def _preprocessing(path: Path, tensor: dict[str, Any]) -> dict[str, Any]:
             std = _numbers(kwargs.get("std", 1))
             gain, offset = gain / std, (offset - _numbers(kwargs.get("mean", 0))) / std
         elif name != "ensure_dtype":
+            cause = (
+                "which depends on the whole image"
+                if name in IMAGE_WIDE
+                else "which is not applied here"
+            )
             raise ModelError(
-                f"{path} prepares its inputs by {name}, which depends on the whole image: choose a "
-                "model with fixed normalisation, or export one that normalises in its graph"
+                f"{path} prepares its inputs by {name}, {cause}: choose a model with fixed "
+                "normalisation, or export one that normalises in its graph"
             )
     return {"mean": (-offset / gain).tolist(), "std": (1 / gain).tolist()}
 
@@ -151,8 +160,13 @@ def _numbers(value: Any) -> NDArray[np.float64]:
     return np.atleast_1d(np.asarray(value, float))
 
 
-def _output(path: Path, outputs: list[Any], source: dict[str, Any]) -> dict[str, Any]:
-    """Return task and output of the card: a map of the first output."""
+def _output(
+    path: Path, outputs: list[Any], source: dict[str, Any], source_scale: float
+) -> dict[str, Any]:
+    """Return task and output of the card: a map of the first output.
+
+    In version 0.5 the axes of inputs and outputs have scales: sides of a pixel.
+    """
     if not outputs:
         raise ModelError(f"{path} describes no output: choose another model")
     tensor = outputs[0]
@@ -163,6 +177,8 @@ def _output(path: Path, outputs: list[Any], source: dict[str, Any]) -> dict[str,
     shape = tensor.get("shape") or {}
     scales = shape.get("scale") if isinstance(shape, dict) else None
     factor = float(scales[names.index("y")]) if scales and "y" in names else 1.0
+    if isinstance(axes, list) and "y" in names:
+        factor = source_scale / float(axes[names.index("y")].get("scale", 1.0))
     classes = _channel_names(tensor, names)
     steps = {s.get("name") or s.get("id") for s in tensor.get("postprocessing") or []}
     activation = next((name for name in ("sigmoid", "softmax") if name in steps), "none")
@@ -177,14 +193,14 @@ def _output(path: Path, outputs: list[Any], source: dict[str, Any]) -> dict[str,
     return {"task": "classification" if per_tile else "segmentation", "output": output}
 
 
-def _along_y(tensor: dict[str, Any], names: list[str], field: str) -> float:
+def _along_y(tensor: dict[str, Any], names: list[str], field: str, default: float = 0.0) -> float:
     """Return a field of the axis y, in either version of the specification."""
     if "y" not in names:
-        return 0.0
+        return default
     place, axes = names.index("y"), tensor["axes"]
     if isinstance(axes, list):
-        return float(axes[place].get(field, 0))
-    return float((tensor.get(field) or [0] * len(names))[place])
+        return float(axes[place].get(field, default))
+    return float((tensor.get(field) or [default] * len(names))[place])
 
 
 def _channel_names(tensor: dict[str, Any], names: list[str]) -> list[str]:

@@ -13,11 +13,18 @@ from hrviewer.models.formats.base import (
     has_fields,
     read_description,
 )
-from hrviewer.models.formats.graph_summary import TensorSummary, summarize_graph
+from hrviewer.models.loaders.onnx_file import TensorSummary, read_onnx
 
 __all__ = ["HuggingFaceFormat"]
 
 WEIGHTS = "model.onnx"
+SUBFOLDER = "onnx"
+"""Where repositories on the Hub keep their exports."""
+PROBLEMS = {
+    "multi_label_classification": ("multi-label", "sigmoid"),
+    "regression": ("regression", "none"),
+}
+"""Task and activation by a classifier's ``problem_type``."""
 
 
 class HuggingFaceFormat(ModelFormat):
@@ -29,21 +36,22 @@ class HuggingFaceFormat(ModelFormat):
 
     def supports(self, path: Path) -> bool:
         """Whether the folder's ``config.json`` is of transformers."""
-        config = folder_of(path, WEIGHTS) / "config.json"
+        config = _folder(path) / "config.json"
         return has_fields(config, "model_type", "architectures")
 
     def draft(self, path: Path) -> CardDraft:
         """Return the card of ``config.json``, ``preprocessor_config.json`` and the graph."""
-        folder = folder_of(path, WEIGHTS)
+        folder = _folder(path)
         config = read_description(folder / "config.json")
-        weights = folder / WEIGHTS
+        places = folder / WEIGHTS, folder / SUBFOLDER / WEIGHTS
+        weights = next((file for file in places if file.is_file()), places[0])
         architecture = str((config.get("architectures") or ["a model"])[0])
         if not weights.is_file():
             raise ModelError(
                 f"{folder} holds {architecture} of transformers without {WEIGHTS}: export it with "
                 f"`optimum-cli export onnx --model {folder} OUT` and give OUT"
             )
-        graph = summarize_graph(weights)
+        graph = read_onnx(weights)
         image = graph.inputs[0]
         prepared = read_description(folder / "preprocessor_config.json")
         tile, missing = _tile(image, prepared)
@@ -72,8 +80,12 @@ class HuggingFaceFormat(ModelFormat):
                 "names": ["logits", "pred_boxes"],
             }
         elif architecture.endswith("ForImageClassification"):
-            fields["task"] = "classification"
-            fields["output"] = {"stride": tile, "classes": classes, "activation": "softmax"}
+            task, activation = PROBLEMS.get(
+                str(config.get("problem_type")),
+                ("classification", "softmax" if len(classes) != 1 else "sigmoid"),
+            )
+            fields["task"] = task
+            fields["output"] = {"stride": tile, "classes": classes, "activation": activation}
         elif architecture.endswith("ForSemanticSegmentation"):
             side = graph.outputs[0].shape[-1]
             stride = tile // side if isinstance(side, int) else 4
@@ -86,6 +98,12 @@ class HuggingFaceFormat(ModelFormat):
                 f"`hrviewer models init {weights}`"
             )
         return CardDraft(weights, fields, tuple(missing))
+
+
+def _folder(path: Path) -> Path:
+    """Return a model's folder, given itself or its weights, also in a subfolder."""
+    folder = folder_of(path, WEIGHTS)
+    return folder.parent if path.is_file() and folder.name == SUBFOLDER else folder
 
 
 def _tile(image: TensorSummary, prepared: dict[str, Any]) -> tuple[int, list[str]]:

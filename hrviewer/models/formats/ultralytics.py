@@ -11,7 +11,7 @@ from typing import Any
 
 from hrviewer.errors import ModelError
 from hrviewer.models.formats.base import CardDraft, ModelFormat
-from hrviewer.models.formats.graph_summary import GraphSummary, summarize_graph
+from hrviewer.models.loaders.onnx_file import OnnxFile, read_onnx
 
 __all__ = ["UltralyticsFormat"]
 
@@ -33,13 +33,13 @@ class UltralyticsFormat(ModelFormat):
         if path.suffix.lower() != ".onnx" or not path.is_file():
             return False
         try:
-            return {"task", "names", "imgsz"} <= summarize_graph(path).metadata.keys()
+            return {"task", "names", "imgsz"} <= read_onnx(path).metadata.keys()
         except ModelError:
             return False
 
     def draft(self, path: Path) -> CardDraft:
         """Return the card of the metadata and the graph's shapes."""
-        graph = summarize_graph(path)
+        graph = read_onnx(path)
         about = {key: _literal(value) for key, value in graph.metadata.items()}
         names = about["names"]
         classes = list(names.values()) if isinstance(names, dict) else list(names)
@@ -81,7 +81,7 @@ class UltralyticsFormat(ModelFormat):
         return CardDraft(path, fields)
 
 
-def _decode(path: Path, task: str, k: int, graph: GraphSummary) -> str:
+def _decode(path: Path, task: str, k: int, graph: OnnxFile) -> str:
     """Return the decoder of a graph's first output, by its shape."""
     shape = graph.outputs[0].shape
     if len(shape) != 3 or task not in ("detect", "segment", "obb"):

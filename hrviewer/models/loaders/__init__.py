@@ -16,6 +16,7 @@ from hrviewer.errors import (
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.tiled_encoder import TiledEncoder, is_tile_encoder
+from hrviewer.models.weights import reject_wrong_content
 
 __all__ = ["CODE_FORMATS", "PRECISIONS", "WEIGHTS_FORMATS", "gpu_count", "load"]
 
@@ -39,6 +40,8 @@ def check_weights_format(path: Path, trust: bool = False) -> None:
     Files that can run code when opened are allowed with `trust` only.
     """
     suffix = path.suffix.lower()
+    if path.is_file():
+        reject_wrong_content(path)
     if suffix in CODE_FORMATS:
         if not path.is_file():
             raise ModelError(f"{path} does not exist: check the path")

@@ -7,7 +7,7 @@ Only convolutions and matrix products are counted, as in torch's FlopCounterMode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from hrviewer.errors import ModelError
@@ -19,7 +19,7 @@ from hrviewer.models.loaders.graph_check import (
     reporting_damage,
 )
 
-__all__ = ["OnnxGraph", "final_operations"]
+__all__ = ["OnnxGraph", "final_operations", "remove_weights"]
 
 Shape = tuple[int, ...]
 
@@ -104,6 +104,8 @@ class OnnxGraph:
         An ``onnx.ModelProto``; its weights are removed.
     name
         Name in error messages.
+    images
+        Names of its inputs, where its weights were removed before; else those that are no weights.
 
     Raises
     ------
@@ -111,16 +113,17 @@ class OnnxGraph:
         If the FLOPs of an operation are unknown, or the model is larger than can be opened safely.
     """
 
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: Any, name: str, images: Collection[str] | None = None) -> None:
         import onnx
 
         self._name = name
         with reporting_damage(name):
             check_operations(model, name)
             whole = inline_functions(model, name)
-            weights = {tensor.name for tensor in whole.graph.initializer}
-            images = {value.name for value in whole.graph.input} - weights
-            self._model = _without_weights(whole)
+            if images is None:
+                weights = {tensor.name for tensor in whole.graph.initializer}
+                images = {value.name for value in whole.graph.input} - weights
+            self._model = remove_weights(whole)
             inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
             check_tensor_sizes(inferred.graph, name)
             self._check_constants(inferred.graph, images)
@@ -131,7 +134,7 @@ class OnnxGraph:
             shapes = self._shapes(input_name, shape)
             return sum(self._node_flops(node, shapes) for node in self._model.graph.node)
 
-    def _check_constants(self, graph: Any, images: set[str]) -> None:
+    def _check_constants(self, graph: Any, images: Collection[str]) -> None:
         """Refuse a graph of which much is computed when it is opened, since it needs no image."""
         shapes, varying = _known_shapes(graph), set(images)
         flops, numbers = 0.0, 0
@@ -201,8 +204,11 @@ def _known_shapes(graph: Any) -> dict[str, Shape]:
     return known
 
 
-def _without_weights(model: Any) -> Any:
-    """Replace large tensors by inputs of their shape, so that shape inference copies none."""
+def remove_weights(model: Any) -> Any:
+    """Replace large tensors by inputs of their shape, so that shape inference copies none.
+
+    The ``onnx.ModelProto`` is changed and returned.
+    """
     import onnx
 
     graph = model.graph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from hrviewer.errors import ModelError, ParameterError, short_message
 from hrviewer.models.card import ModelCard
 from hrviewer.models.loaders.graph import OnnxGraph
+from hrviewer.models.loaders.onnx_file import MAX_BYTES, parse_onnx
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import PerThreadCount, available_cores
 from hrviewer.models.weights import read_weights
 
 __all__ = ["OnnxNetwork", "run_session", "session_options"]
 
-_MAX_BYTES = 2**31
 _TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -55,6 +55,7 @@ class OnnxNetwork(Network):
         self.max_batch = n if isinstance(n, int) else None
         self.channels_last = _is_channels_last(model_input.shape, card)
         self.has_plain_input = not self.channels_last and self._input_type != np.uint8
+        self._fixed_batch = self.max_batch or 1
         self._output_names = list(card.output.names) or None
         self.final_operations = graph.final_operations(card.output.names)
 
@@ -62,25 +63,17 @@ class OnnxNetwork(Network):
     def load(cls, path: Path, card: ModelCard, device: str, threads: int | None) -> OnnxNetwork:
         """Load an ``.onnx`` file; raise `ModelError` if damaged or not supported."""
         try:
-            import onnx
             import onnxruntime
         except ImportError:
             raise ModelError('ONNX models need onnxruntime: pip install "hrviewer[onnx]"') from None
-        if path.stat().st_size >= _MAX_BYTES:
+        if path.stat().st_size >= MAX_BYTES:
             raise ModelError(f"{path} is larger than 2 GB: save its weights as safetensors")
         data, sha256 = read_weights(path, card)
-        try:
-            model = onnx.load_model_from_string(data)
-        except Exception:  # protobuf raises a dozen kinds
-            model = onnx.ModelProto()
-        if not model.graph.node:
-            raise ModelError(
-                f"{path} is not an ONNX file, or is truncated: download or export it again"
-            )
-        external = [_resolve_external(path, name) for name in sorted(set(_external_files(model)))]
+        parsed = parse_onnx(path, data, sha256)
+        external = parsed.external_files()
         for file in external:
             sha256 += read_weights(file, card.model_copy(update={"sha256": None}))[1]
-        graph = OnnxGraph(model, str(path))  # checked before a session computes its constants
+        graph = parsed.graph  # checked before a session computes its constants
         providers, target = _providers(onnxruntime, device)
         if target != "cpu" and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries, in packages of PyPI
@@ -120,25 +113,33 @@ class OnnxNetwork(Network):
             batch = batch.transpose(0, 2, 3, 1)
         if self._input_type == np.uint8:
             batch = np.clip(np.rint(batch), 0, 255)
+        n = len(batch)
+        if n < self._fixed_batch:  # exported for a batch of this size only
+            missing = np.zeros((self._fixed_batch - n, *batch.shape[1:]), batch.dtype)
+            batch = np.concatenate([batch, missing])
         outputs = run_session(
             self._sessions.get(),
             self._input_name,
             np.ascontiguousarray(batch, self._input_type),
             self._output_names,
         )
+        if n < self._fixed_batch:
+            outputs = [out[:n] for out in outputs]
         if not self.channels_last:
             return outputs
         return [out.transpose(0, 3, 1, 2) if out.ndim == 4 else out for out in outputs]
 
     def _count(self, h: int, w: int) -> float:
-        c = self.card.input.channel_count
-        shape = (1, h, w, c) if self.channels_last else (1, c, h, w)
-        return self._graph.flops(self._input_name, shape)
+        flops = self._graph.flops(self._input_name, self._input_shape(h, w))
+        return flops / self._fixed_batch
 
     def _largest_layer_bytes(self, h: int, w: int) -> float | None:
-        return self._graph.largest_layer_bytes(
-            self._input_name, (1, self.card.input.channel_count, h, w)
-        )
+        return self._graph.largest_layer_bytes(self._input_name, self._input_shape(h, w))
+
+    def _input_shape(self, h: int, w: int) -> tuple[int, ...]:
+        """Return the shape of the smallest batch."""
+        n, c = self._fixed_batch, self.card.input.channel_count
+        return (n, h, w, c) if self.channels_last else (n, c, h, w)
 
 
 def session_options(onnxruntime: Any, threads: int) -> Any:
@@ -238,26 +239,3 @@ def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:
     number = device.partition(":")[2] or "0"
     # TF32 is a lower precision than float32.
     return [("CUDAExecutionProvider", {"device_id": number, "use_tf32": "0"})], f"cuda:{number}"
-
-
-def _external_files(message: Any) -> Iterator[str]:
-    """Yield the names of external data files of tensors at any depth."""
-    for field, value in message.ListFields():
-        if field.name == "external_data":
-            yield from (entry.value for entry in value if entry.key == "location")
-        elif field.message_type is not None:
-            repeated = not hasattr(value, "ListFields")
-            for part in value if repeated else [value]:
-                if hasattr(part, "ListFields"):
-                    yield from _external_files(part)
-
-
-def _resolve_external(path: Path, name: str) -> Path:
-    """Return an external data file; raise `ModelError` if outside the graph's folder."""
-    folder = path.parent.resolve()
-    file = (folder / name).resolve()
-    if not file.is_relative_to(folder):
-        raise ModelError(f"{path} reads {name!r}, outside its folder: export it into one file")
-    if not file.is_file():
-        raise ModelError(f"{path} needs {name!r} in the same folder: copy it there")
-    return file

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from itertools import pairwise
@@ -116,7 +116,7 @@ class TorchNetwork(Network):
             ) from None
         try:
             # Copying into the module's parameters converts half precision to float32.
-            module.load_state_dict(weights, strict=True)
+            module.load_state_dict(without_prefix(weights, module.state_dict()), strict=True)
         except RuntimeError as error:
             raise ModelError(
                 f"{path} does not fit the architecture {name} ({short_message(error)}): correct "
@@ -293,6 +293,21 @@ class TorchNetwork(Network):
             if "can't allocate memory" in str(error):
                 raise MemoryError(short_message(error)) from None
             raise
+
+
+def without_prefix(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights under the names of a module, without a prefix that all of them have.
+
+    Wrappers, as of several GPUs or of a training framework, put ``module.`` or ``model.`` before
+    every name.
+    """
+    found = weights
+    while found and not found.keys() <= wanted.keys():
+        parts = {name.partition(".")[::2] for name in found}
+        if len({prefix for prefix, _ in parts}) > 1 or not all(rest for _, rest in parts):
+            return weights
+        found = {name.partition(".")[2]: weight for name, weight in found.items()}
+    return found or weights
 
 
 def to_arrays(out: Any) -> list[Floats]:
