@@ -39,7 +39,6 @@ from hrviewer.paths import cache_folder, runs_folder, unused_path
 from hrviewer.phases import LOADING, Phase
 from hrviewer.pyramid import Pyramid
 from hrviewer.regions import Region
-from hrviewer.runs.estimates import map_sum_notes
 from hrviewer.runs.leftovers import keeping_results, remove_leftovers
 from hrviewer.runs.provenance import image_info, versions
 from hrviewer.runs.region_measurement import measure_regions
@@ -226,7 +225,7 @@ class RunSpec:
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
             notes += area_notes(self.pyramid, self.tissue, context, result, record.skipped)
-            notes += [*map_sum_notes(result["estimate"]), *writer.journal_notes()]
+            notes += [*summary.notes(estimate, result), *writer.journal_notes()]
             if cache is not None and (damaged := cache.damaged - damaged_before):
                 notes.append(f"{damaged} cached results were damaged: they were computed again")
             notes += writer.object_notes(estimate.values if estimate else None)

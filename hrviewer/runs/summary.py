@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from hrviewer.models import ModelCard
 from hrviewer.models.memory_usage import peak_memory
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs.completeness import coverage_percent, describe_incomplete, image_is_unchanged
-from hrviewer.runs.estimates import estimate_to_dict
+from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes
 from hrviewer.runs.provenance import image_info
 from hrviewer.runs.region_measurement import measure_map, sum_map
 from hrviewer.strategies import Estimate, PlanContext
@@ -63,6 +64,25 @@ class RunSummary:
             return context.area * data / region.area
         return None
 
+    def found_nothing(self, final: Estimate) -> bool:
+        """Return whether a detector found no object, and that does not show that there is none.
+
+        The strategy did not run it on all pixels at its scale, and gives no interval.
+        """
+        none = final.values is not None and not final.values.any()
+        certain = final.exhaustive or final.interval is not None
+        return self.card.detects and none and not certain
+
+    def notes(self, final: Estimate | None, entries: Mapping[str, Any]) -> list[str]:
+        """Return notes on the estimate; `entries` are those of the header."""
+        notes = map_sum_notes(entries["estimate"])
+        if final and self.found_nothing(final):
+            notes.append(
+                "nothing was found on the part, or at the scale, that the budget paid for: that is "
+                "no count of the region; raise the budget, or choose patches"
+            )
+        return notes
+
     def to_dict(
         self,
         record: RunRecord,
@@ -87,6 +107,8 @@ class RunSummary:
         context = self.context
         costs = record.cost_map
         estimate = final.values if final else record.estimate
+        if final and self.found_nothing(final):
+            estimate = None
         interval = final.interval if final else record.interval
         total, failed = costs.total, record.counts()["failed"]
         data_area = self._data_area(record) if final else None

@@ -130,6 +130,11 @@ class Uniform(Strategy):
         estimate = foreground.describe(estimate, sample.tiles[: len(totals)])
         note = f"downsampled by {patches[0].scale:g} per side"
         notes = [note, overlap_note(context.main, patches), estimate.note]
+        if context.main.card.detects and not native:
+            notes.append(
+                "objects are that much smaller than the model expects: those that it misses are "
+                "not counted"
+            )
         interval = estimate.interval if native else None
         if context.scale_curve is not None and estimate.values is not None and not native:
             interval, note = scale_error(context, estimate, patches[0].scale)

@@ -100,11 +100,11 @@ def skips_background(card: ModelCard, skip: Skip) -> bool:
     Raises
     ------
     ParameterError
-        If they are always to be left out, but the model has predictions for pixels or objects.
+        If the choice has no effect: the model has predictions for pixels or objects.
     """
-    if skip == "always" and not card.averaged:
+    if skip != "slides" and not card.averaged:
         raise ParameterError(
-            f"skip=always is for models with one prediction per tile; the task of {card.name!r} is "
+            f"skip={skip} is for models with one prediction per tile; the task of {card.name!r} is "
             f"{card.task}: leave it out"
         )
     pooled = card.averaged and not card.output.attention
