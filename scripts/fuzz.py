@@ -76,8 +76,9 @@ def open_card(data: bytes, folder: Path) -> None:
 
 
 def open_onnx(data: bytes, folder: Path) -> None:
-    from hrviewer.models.card import ModelCard
     from hrviewer.models.formats.graph_summary import summarize_graph
+
+    from hrviewer.models.card import ModelCard
     from hrviewer.models.loaders import load
 
     path = folder / "net.onnx"

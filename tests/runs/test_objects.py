@@ -340,3 +340,16 @@ def test_boats(shared: Path, tmp_path: Path) -> None:
     assert (found.objects()["label"] == "boat").sum() == 16
     cut = hrviewer.run(image, model, halo=0, out=tmp_path / "y.run.zarr", progress=False)
     assert (cut.objects()["label"] == "car").sum() == 2
+
+
+def test_nothing_found_on_a_part_is_no_count(tmp_path: Path) -> None:
+    """Zero objects count only where all pixels were seen, or with an interval."""
+    black, settings = np.zeros((200, 260, 3), np.uint8), {"cache": "off", "progress": False}
+    coarse = run(black, finder(), "uniform", scale=4, out=tmp_path / "u.run.zarr", **settings)
+    assert coarse.estimate is None
+    assert any("that is no count of the region" in note for note in coarse.header["notes"])
+    assert any("smaller than the model expects" in note for note in coarse.header["notes"])
+    whole = run(black, finder(), "patches", out=tmp_path / "p.run.zarr", **settings)
+    assert whole.estimate is not None
+    assert whole.estimate["value"] == 0
+    assert not any("no count" in note for note in whole.header["notes"])
