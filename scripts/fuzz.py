@@ -76,14 +76,13 @@ def open_card(data: bytes, folder: Path) -> None:
 
 
 def open_onnx(data: bytes, folder: Path) -> None:
-    from hrviewer.models.formats.graph_summary import summarize_graph
-
     from hrviewer.models.card import ModelCard
     from hrviewer.models.loaders import load
+    from hrviewer.models.loaders.onnx_file import read_onnx
 
     path = folder / "net.onnx"
     path.write_bytes(data)
-    summarize_graph(path)
+    read_onnx(path)
     load(path, ModelCard.from_dict(json.loads(CARD), "card"), "cpu", 1)
 
 
