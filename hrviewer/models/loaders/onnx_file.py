@@ -69,7 +69,7 @@ class OnnxFile:
     @cached_property
     def graph(self) -> OnnxGraph:
         """The checked graph; raises `ModelError` if it cannot be opened safely."""
-        return OnnxGraph(self.model, self.path)
+        return OnnxGraph(self.model, self.path, [image.name for image in self.inputs])
 
     def external_files(self) -> list[Path]:
         """Return the files with weights.
