@@ -30,7 +30,7 @@ class DetectorFormat:
     decode : str
         As in a card's output.
     classes : int
-        Number of classes; 0 where the shapes do not tell.
+        Number of classes; 0 where it does not follow from the shapes.
     names : tuple of str
         The outputs that are read, where the order matters.
     """
