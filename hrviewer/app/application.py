@@ -19,6 +19,7 @@ from hrviewer.app.services.model_proposal import ModelProposer
 from hrviewer.app.services.object_service import ObjectService
 from hrviewer.app.services.patch_inspection import PatchInspector
 from hrviewer.app.services.recent_files import RecentFiles
+from hrviewer.app.services.region_service import RegionService
 from hrviewer.app.services.run_library import RunLibrary
 from hrviewer.app.services.run_queue import RunQueue
 from hrviewer.app.services.run_service import RunService
@@ -73,6 +74,7 @@ class Application:
         self.live = LiveService(state, background, resources)
         self.patch_inspector = PatchInspector(state, background, resources)
         self.annotation_service = AnnotationService(state, background)
+        self.region_service = RegionService(state, background, self.annotation_service)
         self.ground_truth_service = GroundTruthService(state, background)
         self.object_service = ObjectService(state, background)
         self.head_trainer = HeadTrainer(state, background, resources, self.run_service)
@@ -94,6 +96,7 @@ class Application:
             self.export_service,
             self.patch_inspector,
             self.annotation_service,
+            self.region_service,
             self.ground_truth_service,
             self.object_service,
             self.slide_list,
@@ -110,6 +113,7 @@ class Application:
         self.object_service.tick()
         self.head_trainer.tick()
         self.annotation_service.tick()
+        self.region_service.tick()
 
     def close(self) -> None:
         """End the threads; what is displayed stays."""

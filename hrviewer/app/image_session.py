@@ -225,6 +225,8 @@ class ImageSession:
         Number of displayed objects.
     colour_scales : ColourScales
         What the ends of each quantity's colours stand for, for all results on this image.
+    tissue : Region or None
+        What of the image is tissue, where runs count only this; None while it is not known.
     labels : list of Feature
         Labelled places that a head is fitted to.
     runs : list of RunEntry
@@ -247,6 +249,7 @@ class ImageSession:
     ground_truth_source: GroundTruthSource | None = None
     ground_truth_status: str = ""
     colour_scales: ColourScales = field(default_factory=ColourScales)
+    tissue: Region | None = None
     labels: list[Feature] = field(default_factory=list)
     runs: list[RunEntry] = field(default_factory=list)
     closed: bool = False
@@ -267,4 +270,4 @@ class ImageSession:
         self.clear_results()
         self.live_status = self.hud = self.ground_truth_status = ""
         self.ground_truth = self.ground_truth_source = None
-        self.labels, self.runs = [], []
+        self.labels, self.runs, self.tissue = [], [], None

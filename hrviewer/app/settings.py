@@ -26,9 +26,10 @@ from hrviewer.runs.priors import as_priors, prior_sources
 from hrviewer.runs.run_regions import read_parts
 from hrviewer.strategies import Params, Strategy, get_strategy, strategy_ids
 
-__all__ = ["PriorSource", "RegionKind", "ResolvedRun", "RunSettings"]
+__all__ = ["PriorSource", "RegionKind", "ResolvedRun", "RunSettings", "TissueKind"]
 
 RegionKind = Literal["whole", "visible", "drawn"]
+TissueKind = Literal["off", "auto", "file"]
 
 
 class PriorSource(Protocol):
@@ -113,6 +114,8 @@ class RunSettings:
     params : dict
         Parameters that are not at their default.
     region : {"whole", "visible", "drawn"}
+    tissue : {"off", "auto", "file"}
+        Whether only tissue counts: that which was found, or read from a file.
     budget : str
         As typed; empty for the strategy's default.
     device, precision : str
@@ -126,6 +129,7 @@ class RunSettings:
     strategy: Strategy = field(default_factory=lambda: get_strategy(strategy_ids()[0]))
     params: dict[str, Any] = field(default_factory=dict)
     region: RegionKind = "whole"
+    tissue: TissueKind = "off"
     budget: str = ""
     device: str = "auto"
     precision: str = "float32"
@@ -175,6 +179,7 @@ class RunSettings:
             None if whole else self.selected_rect(image.source),
             *(({}, {}) if strategy else self.priors(image, chosen)),
             regions=[] if whole else self.selected_regions(image.source),
+            tissue=None if whole else self.selected_tissue(image),
         )
 
     def resolve_resumed(self, image: ImageSession, run: Run) -> ResolvedRun:
@@ -246,6 +251,20 @@ class RunSettings:
                 "no shape is drawn on the image: draw a rectangle, or choose another region"
             )
         return unique_names(regions)
+
+    def selected_tissue(self, image: ImageSession) -> Region | None:
+        """Return the tissue, where only that counts.
+
+        Raises
+        ------
+        HrviewerError
+            If it is not known yet.
+        """
+        if self.tissue != "off" and image.tissue is None:
+            raise ParameterError(
+                "the tissue is not known yet: wait until its area is shown, or choose off"
+            )
+        return None if self.tissue == "off" else image.tissue
 
     def priors(self, image: ImageSession, strategy: Strategy) -> tuple[Priors, dict[str, str]]:
         """Return the drawn prior maps that a strategy accepts, and where others are read.

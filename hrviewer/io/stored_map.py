@@ -15,12 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrviewer.errors import HrviewerError, RunError, short_message, validation_error
 from hrviewer.pyramid.chunk_size import zstd_content_size
 
-__all__ = ["open_stored_map", "read_limited_json"]
+__all__ = ["open_stored_map", "read_cells", "read_limited_json"]
 
 MAX_METADATA_BYTES = 1 << 20
 """Of the ``zarr.json`` of a map."""
@@ -132,6 +134,48 @@ def open_stored_map(folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
     return array, dict(attributes)
 
 
+def read_cells(cells: Any, rows: slice, columns: slice) -> NDArray[np.floating[Any]]:
+    """Read a part of a map that lies in one of its chunks.
+
+    That of a stored map is decoded once, beside zarr's event loop: several threads may read.
+
+    Parameters
+    ----------
+    cells : array, shape (channels, rows, columns)
+        A map of `open_stored_map`, or any other array.
+    rows, columns : slice
+        Bounds of the part, without steps.
+
+    Raises
+    ------
+    RunError
+        If the chunk is damaged.
+    """
+    store = getattr(cells, "store", None)
+    if not isinstance(store, _checked_store()):
+        return np.asarray(cells[:, rows, columns])
+    depth, high, wide = cells.chunks
+    i, j = rows.start // high, columns.start // wide
+    if rows.stop > (i + 1) * high or columns.stop > (j + 1) * wide:
+        return np.asarray(cells[:, rows, columns])
+    y, x = rows.start - i * high, columns.start - j * wide
+    found = np.full(
+        (cells.shape[0], rows.stop - rows.start, columns.stop - columns.start),
+        cells.fill_value, cells.dtype,
+    )  # fmt: skip
+    size = depth * high * wide * cells.dtype.itemsize
+    for first in range(0, cells.shape[0], depth):
+        file = Path(store.root) / "c" / str(first // depth) / str(i) / str(j)
+        try:
+            require_regular_file(file, 2 * size + 1024)
+        except FileNotFoundError:
+            continue
+        chunk = np.frombuffer(check_chunk(file.read_bytes(), size, file), cells.dtype)
+        part = chunk.reshape(depth, high, wide)[:, y : y + found.shape[1], x : x + found.shape[2]]
+        found[first : first + depth] = part[: cells.shape[0] - first]
+    return found
+
+
 def read_limited_json(path: Path, limit: int) -> dict[str, Any]:
     """Return the object in a JSON file of bounded size and depth.
 
@@ -193,15 +237,16 @@ def _checked_store() -> Any:
     return CheckedStore
 
 
-def check_chunk(data: bytes, size: int, file: Path) -> None:
-    """Refuse a chunk that does not decode to `size` bytes, or that its checksum does not fit."""
+def check_chunk(data: bytes, size: int, file: Path) -> bytes:
+    """Decode a chunk; refuse one that has not `size` bytes, or that its checksum does not fit."""
     from numcodecs.zstd import Zstd
 
     if zstd_content_size(data[:18]) != size:
         raise RunError(f"{file} was not written by hrviewer: it is no chunk of this map")
     try:
-        decoded = len(Zstd().decode(data))
+        decoded = bytes(Zstd().decode(data))
     except (RuntimeError, ValueError):
-        decoded = -1
-    if decoded != size:
+        decoded = b""
+    if len(decoded) != size:
         raise RunError(f"{file} is damaged: resume or repeat the run")
+    return decoded

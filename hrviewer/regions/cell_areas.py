@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hrviewer.regions.region import Region
 
-__all__ = ["cell_areas"]
+__all__ = ["cell_areas", "cut_edges"]
 
 ROUNDING = 1e-12
 """Area, over that of the grid's largest cell per edge crossed, that is due to rounding alone."""
@@ -45,7 +45,7 @@ def cell_areas(region: Region, rows: Floats, columns: Floats) -> Floats:
     n, m = len(rows) - 1, len(columns) - 1
     heights, widths = np.diff(rows), np.diff(columns)
     starts, ends = _edges(region, rows[0], rows[-1])
-    begin, end = _pieces(starts, ends, rows, columns)
+    begin, end = cut_edges(starts, ends, rows, columns)
     middle = (begin + end) / 2
     row = np.searchsorted(rows, middle[:, 0], "right") - 1
     # Column 0 stands for all that is left of the grid: it has no width.
@@ -75,7 +75,7 @@ def _edges(region: Region, low: float, high: float) -> tuple[Floats, Floats]:
     return starts[kept], ends[kept]
 
 
-def _pieces(starts: Floats, ends: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
+def cut_edges(starts: Floats, ends: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
     """Cut edges where they cross lines of the grid; return starts and ends of the pieces."""
     edges = [np.arange(len(starts)), np.arange(len(starts))]
     places = [np.zeros(len(starts)), np.ones(len(starts))]

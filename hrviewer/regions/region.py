@@ -143,6 +143,25 @@ class Region:
         text = repr((self.name, self.label)).encode()
         return hashlib.blake2b(text + normal, digest_size=16).hexdigest()
 
+    def outlines(self) -> list[NDArray[np.float64]]:
+        """Return one open ring per part, ``(n, 2)`` in ``(y, x)``.
+
+        A hole is joined to the outer ring by a cut without width, as where one line has to do.
+        """
+        import shapely
+
+        joined = []
+        for part in shapely.get_parts(self.shape):
+            outer = shapely.get_coordinates(part.exterior)[:, ::-1]
+            for hole in part.interiors:
+                inner = shapely.get_coordinates(hole)[:, ::-1]
+                away = np.hypot(*(outer[:, None] - inner[None]).transpose(2, 0, 1))
+                at, start = np.unravel_index(int(away.argmin()), away.shape)
+                turned = np.concatenate([inner[start:], inner[1 : start + 1]])
+                outer = np.concatenate([outer[: at + 1], turned, outer[at:]])
+            joined.append(outer[:-1])
+        return joined
+
     def rings(self) -> list[NDArray[np.float64]]:
         """Return all rings, closed, ``(n, 2)`` in ``(y, x)``.
 

@@ -6,12 +6,13 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from hrviewer.errors import WriteError
+from hrviewer.errors import HrviewerError, WriteError
 from hrviewer.formatting import format_range
 from hrviewer.io.figures.html_report import (
     CaptionedImage,
@@ -21,8 +22,14 @@ from hrviewer.io.figures.html_report import (
     thumbnail,
     with_overlays,
 )
-from hrviewer.io.figures.plots import AxisLabel, plot_cost_by_side, plot_error_by_cost
+from hrviewer.io.figures.plots import (
+    AxisLabel,
+    plot_agreement,
+    plot_cost_by_side,
+    plot_error_by_cost,
+)
 from hrviewer.pyramid import reopen_pyramid
+from hrviewer.runs.agreement import Agreement, grid_regions, region_agreement
 from hrviewer.runs.compare import MATCHED_MARK
 from hrviewer.runs.estimates import format_estimate, format_evaluation, pluralize
 from hrviewer.runs.run import Run
@@ -42,6 +49,9 @@ COST_AXES = {
     "flops": AxisLabel("cost per image", "FLOP"),
     "seconds": AxisLabel("time per image", "s"),
 }
+MAX_AGREEMENTS = 6
+"""Plots of agreement in a report."""
+
 MAX_RUNS_SHOWN = 24
 """Runs with pictures in a report."""
 
@@ -88,6 +98,7 @@ def write_comparison_report(table: pd.DataFrame, *, anonymous: bool = False) -> 
         ]
         drawn = plot_error_by_cost(points, COST_AXES, "mean absolute error")
         plots = [("Error against cost. Dashed: the Pareto front.", drawn)]
+    plots += agreement_plots(table)
     about = [
         *shared_values(plain),
         ("reference of the errors", reference),
@@ -106,6 +117,27 @@ def write_comparison_report(table: pd.DataFrame, *, anonymous: bool = False) -> 
     )
     kept = plain.drop(columns=["mean_dice", *(["run"] if anonymous else [])])
     return write_files(Path(table.attrs["folder"]), kept, html, plots)
+
+
+def agreement_plots(table: pd.DataFrame) -> list[CaptionedImage]:
+    """Return plots of the runs of each image against its exhaustive one, part by part."""
+    agreements: dict[str, Agreement] = {}
+    for _, rows in table.dropna(subset=["run"]).groupby("image", sort=False):
+        runs = [Run(path) for path in rows["run"]]
+        exhaustive = next((r for r in runs if r.estimate and r.estimate["exhaustive"]), None)
+        if exhaustive is None or exhaustive.estimate is None:
+            continue
+        regions = grid_regions(exhaustive.region)
+        for run in runs:
+            title = f"{run.header['strategy']} − {exhaustive.header['strategy']}"
+            counts = exhaustive.estimate["kind"] == "count"
+            if run is not exhaustive and counts and len(agreements) < MAX_AGREEMENTS:
+                with suppress(HrviewerError):  # most of a region may have no predictions
+                    agreements.setdefault(title, region_agreement(run, exhaustive, regions))
+    if not agreements:
+        return []
+    caption = "Agreement of the parts of an image on a grid of 8 × 8. Dashed: limits of agreement."
+    return [(caption, plot_agreement(agreements))]
 
 
 def without_files(table: pd.DataFrame) -> pd.DataFrame:

@@ -64,6 +64,8 @@ class EstimateDict(TypedDict):
 
     None without `ci95`, or if the model's card has no measured error for this kind of image.
     """
+    model_error: NotRequired[dict[str, Any]]
+    """The model's measured error that `ci95_truth` allows for, as `CountError` has it."""
     exhaustive: bool
     """Whether the model ran on every pixel of the region, at its native scale."""
     per_class: dict[str, float]
@@ -280,6 +282,8 @@ def estimate_to_dict(
         "exhaustive": exhaustive,
         "per_class": per_class,
     }
+    if error is not None and ends is not None:
+        count["model_error"] = error.model_dump(mode="json")
     return with_area(count, counted, pixel_size)
 
 

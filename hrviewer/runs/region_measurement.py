@@ -7,8 +7,7 @@ one sum to it. Of a detector the objects count whose center is inside.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -17,20 +16,21 @@ from numpy.typing import NDArray
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.object_table import has_objects, read_objects
-from hrviewer.io.run_maps import RunMap, open_map
+from hrviewer.io.run_maps import open_map
 from hrviewer.io.run_patches import read_patches
-from hrviewer.regions import Region, cell_areas, points_inside
+from hrviewer.regions import Region, points_inside
 from hrviewer.runs.estimates import EstimateDict, estimate_of_part
+from hrviewer.runs.region_intervals import set_part_intervals
+from hrviewer.runs.region_sums import (
+    densities_of_best,
+    densities_of_counts,
+    densities_of_values,
+    sum_regions,
+)
 from hrviewer.runs.run_regions import read_parts
 from hrviewer.strategies.estimation.tile_sample import MIN_COVERAGE
 
-__all__ = ["RegionCostDict", "RegionDict", "measure_map", "measure_regions", "sum_map"]
-
-BLOCK_CELLS = 1 << 21
-"""Cells of a map that are measured at once."""
-
-ALIGNED_ROWS = 256
-"""Blocks of more rows begin at multiples of this, so that a stored chunk is read once."""
+__all__ = ["RegionCostDict", "RegionDict", "measure_regions"]
 
 Floats = NDArray[np.float64]
 
@@ -59,8 +59,8 @@ class RegionDict(TypedDict):
     coverage: float
     """The part of the area in which the run has predictions, 0 to 1."""
     estimate: EstimateDict | None
-    """None if most of the region has no predictions. Its interval has equal ends where inference
-    was exhaustive: maps of other runs bear none for a part of the image."""
+    """None if most of the region has no predictions. Its intervals have equal ends where inference
+    was exhaustive, and follow from those of the run elsewhere; see `region_intervals`."""
     cost: RegionCostDict
 
 
@@ -88,48 +88,59 @@ def measure_regions(run: Exportable, regions: Sequence[Region]) -> list[RegionDi
         If the run has no maps.
     """
     header = run.header
-    image = Rect(0, 0, *header["image"]["shape"])
-    extent = Rect(*header["region"])
+    image, extent = Rect(0, 0, *header["image"]["shape"]), Rect(*header["region"])
     own, tissue = read_parts(run)
     drawn = Region.union(own) if own else None
-    measure = measure_function(run)
-    cost = open_map(run, "cost")
-    cost = replace(cost, cells=np.asarray(cost.cells[:]))  # of at most 1024 cells a side
     processed = None if header.get("coverage", 100) >= 100 else processed_cores(run)
-    counting = header.get("counting_area", extent.area)
+    counting = header.get("counting_area") or extent.area
     gaps = header.get("data_area") is not None and header["data_area"] < counting * (1 - 1e-9)
+    visible = [region.clip(image) for region in regions]
+    spent = [within(region.clip(extent), drawn) for region in regions]
+    to_count = [within(region, tissue) for region in visible]
+    inside = [within(region, tissue) for region in spent]
+    measured = [i for i, region in enumerate(inside) if region is not None]
+    found = [region for region in inside if region is not None]
+    amounts, known = measure_amounts(run, found)
+    costs = part_costs(run, spent, extent)
+    at = {i: n for n, i in enumerate(measured)}
     rows: list[RegionDict] = []
-    for region in regions:
-        visible, inside = region.clip(image), region.clip(extent)
-        if inside is not None and drawn is not None:
-            inside = inside.intersect(drawn)
-        spent = inside
-        if tissue is not None:
-            visible_tissue = visible.intersect(tissue) if visible else None
-            inside = inside.intersect(tissue) if inside else None
-        else:
-            visible_tissue = visible
-        area = visible.area if visible else 0.0
-        to_count = visible_tissue.area if visible_tissue else 0.0
-        amounts, known = (None, 0.0) if inside is None else measure(inside)
-        covered = 0.0 if inside is None else covered_area(inside, processed)
-        coverage = min(1.0, covered / to_count) if to_count else float(area > 0)
+    for i, region in enumerate(regions):
+        part = inside[i]
+        area, wanted = area_of(visible[i]), area_of(to_count[i])
+        covered = 0.0 if part is None else covered_area(part, processed)
+        coverage = min(1.0, covered / wanted) if wanted else float(area > 0)
         if math.isclose(coverage, 1.0, rel_tol=1e-9):
             coverage = 1.0
-        data_area = to_count - (covered - min(known, covered)) if gaps else to_count
+        data_area = wanted
+        if gaps:
+            data_area -= covered - (min(float(known[at[i]]), covered) if i in at else 0.0)
+        values = amounts[at[i]] if amounts is not None and i in at else None
+        estimate = part_estimate(header, values, data_area, coverage)
+        if estimate is not None and math.isclose(area_of(part), wanted, rel_tol=1e-9):
+            set_part_intervals(estimate, header, data_area, coverage)
         row: RegionDict = {
             "name": region.name,
             "label": region.label,
             "area": area,
             "data_area": data_area,
             "coverage": coverage,
-            "estimate": part_estimate(header, amounts, data_area, coverage),
-            "cost": part_cost(cost, spent, extent),
+            "estimate": estimate,
+            "cost": costs[i],
         }
         if tissue is not None:
-            row["tissue_area"] = to_count
+            row["tissue_area"] = wanted
         rows.append(row)
     return rows
+
+
+def within(region: Region | None, part: Region | None) -> Region | None:
+    """Return what of a region lies in a part of the image; None stands for nothing, or for all."""
+    return region if region is None or part is None else region.intersect(part)
+
+
+def area_of(region: Region | None) -> float:
+    """Return the area of a region, 0 of none."""
+    return 0.0 if region is None else region.area
 
 
 def part_estimate(
@@ -165,130 +176,49 @@ def map_correction(header: dict[str, Any]) -> float:
 
 # Amounts on the map of the output.
 
-Measure = Callable[[Region], tuple[Floats | None, float]]
-"""Returns the amounts of a region by class, and the area of it that has predictions."""
 
+def measure_amounts(run: Exportable, regions: Sequence[Region]) -> tuple[Floats | None, Floats]:
+    """Return amounts by class, and the areas that have predictions, as the run's kind asks for.
 
-def measure_function(run: Exportable) -> Measure:
-    """Return the function that measures a region, by the kind of the run's estimate."""
+    Returns
+    -------
+    amounts : ndarray, shape (n, k), or None
+        NaN where a mean has nothing to be of; None without an estimate.
+    known : ndarray, shape (n,)
+        Square level-0 pixels.
+    """
     estimate, extent = run.header["estimate"], Rect(*run.header["region"])
     if estimate is None:
-        return lambda region: (None, region.area)
+        return None, np.array([region.area for region in regions])
     output = open_map(run, "output")
-    on_map = {"count": sum_shares, "area": sum_best}.get(estimate["kind"], sum_weighted)
+    densities = DENSITIES.get(estimate["kind"], densities_of_values)
+    amounts, known = sum_regions(output.cells, output.cell, regions, extent, densities)
+    if densities is densities_of_values:
+        amounts = np.divide(
+            amounts, known[:, None], out=np.full_like(amounts, np.nan), where=known[:, None] > 0
+        )
+    if has_objects(run):
+        amounts = count_objects(run, regions)
+    return amounts, known
 
-    def measure(region: Region) -> tuple[Floats, float]:
-        amounts, known = measure_map(output.cells, output.cell, region, extent, on_map)
-        if on_map is sum_weighted:
-            amounts = amounts / known if known else np.full(len(amounts), np.nan)
-        return amounts, known
 
-    if not has_objects(run):
-        return measure
+DENSITIES = {"count": densities_of_counts, "area": densities_of_best}
+"""By the kind of an estimate; of others, values are averaged over the area."""
+
+
+def count_objects(run: Exportable, regions: Sequence[Region]) -> Floats:
+    """Return the number of detected objects by region and class, ``(n, k)``."""
     _, objects, classes = read_objects(run)
     centers, class_ids = objects.centers, objects.class_ids
-
-    def count(region: Region) -> tuple[Floats, float]:
+    counts = np.zeros((len(regions), len(classes)))
+    for row, region in zip(counts, regions, strict=True):
         box = region.bounds
         near = np.flatnonzero(
             ((centers >= (box.y, box.x)) & (centers <= (box.y1, box.x1))).all(axis=1)
         )
         found = class_ids[near[points_inside(region, centers[near])]]
-        return np.bincount(found, minlength=len(classes)).astype(float), measure(region)[1]
-
-    return count
-
-
-def measure_map(
-    cells: Any,
-    cell: float,
-    region: Region,
-    extent: Rect,
-    on_map: Callable[[Floats, Floats, Floats], Floats] | None = None,
-) -> tuple[Floats, float]:
-    """Return the amounts of a region on a map, and the area of it that has predictions.
-
-    Parameters
-    ----------
-    cells : array, shape (k, rows, columns)
-        The map.
-    cell : float
-        Side of its cells, level-0 pixels.
-    region : Region
-        The region, which lies in `extent`.
-    extent : Rect
-        The run's rectangle.
-    on_map : callable, optional
-        Returns the amounts of a block, as `sum_shares` does by default.
-    """
-    amounts, known, on_map = np.zeros(cells.shape[0]), 0.0, on_map or sum_shares
-    for values, areas, sizes in iter_blocks(cells, cell, region, extent):
-        valid = np.isfinite(values).all(axis=0)
-        within = np.where(valid, areas, 0.0)
-        amounts += on_map(np.where(valid, values, 0.0), within, sizes)
-        known += float(within.sum())
-    return amounts, known
-
-
-def sum_map(cells: Any, cell: float, mask: Region | None, extent: Rect) -> float:
-    """Return what a map adds up to where it counts, some rows at a time; see `measure_map`."""
-    if mask is not None:
-        return float(measure_map(cells, cell, mask, extent)[0].sum())
-    step = max(1, BLOCK_CELLS // max(1, cells.shape[2]))
-    rows = range(0, cells.shape[1], step)
-    return float(sum(np.nansum(cells[:, row : row + step], dtype=np.float64) for row in rows))
-
-
-def sum_shares(values: Floats, areas: Floats, sizes: Floats) -> Floats:
-    """Return the sum of counts, each cell's shared by area."""
-    shares = np.divide(areas, sizes, out=np.zeros_like(areas), where=sizes > 0)
-    return np.asarray(np.einsum("kij,ij->k", values, shares))
-
-
-def sum_weighted(values: Floats, areas: Floats, sizes: Floats) -> Floats:
-    """Return the sum of values times area."""
-    return np.asarray(np.einsum("kij,ij->k", values, areas))
-
-
-def sum_best(values: Floats, areas: Floats, sizes: Floats) -> Floats:
-    """Return the area of each class: that of the cells in which it is the most likely one."""
-    best = values.argmax(axis=0) if len(values) > 1 else np.where(values[0] > 0.5, 0, 1)
-    found = np.bincount(best.ravel(), areas.ravel(), len(values))
-    return np.asarray(found[: len(values)], np.float64)
-
-
-def iter_blocks(
-    cells: Any, cell: float, region: Region, extent: Rect
-) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """Yield the cells that a region touches, some rows at a time.
-
-    Parameters
-    ----------
-    cells, cell, region
-        See `measure_map`.
-    extent : Rect
-        The run's rectangle: cells on its border have values for the part inside only.
-
-    Yields
-    ------
-    values : ndarray, shape (k, rows, columns)
-        Values of the cells.
-    areas, sizes : ndarray, shape (rows, columns)
-        Area of the region in each cell, and of the cell in the extent, square level-0 pixels.
-    """
-    box = region.bounds & extent
-    k, n, m = cells.shape
-    top, left = math.floor(box.y / cell), math.floor(box.x / cell)
-    bottom, right = min(n, math.ceil(box.y1 / cell)), min(m, math.ceil(box.x1 / cell))
-    xs = np.clip(np.arange(left, right + 1) * cell, extent.x, extent.x1)
-    step = max(1, BLOCK_CELLS // (k * max(1, right - left)))
-    step = step // ALIGNED_ROWS * ALIGNED_ROWS or step
-    for start in range(top // step * step, bottom, step):
-        first, last = max(start, top), min(start + step, bottom)
-        ys = np.clip(np.arange(first, last + 1) * cell, extent.y, extent.y1)
-        areas = cell_areas(region, ys, xs)
-        values = np.asarray(cells[:, first:last, left:right], np.float64)
-        yield values, areas, np.outer(np.diff(ys), np.diff(xs))
+        row[:] = np.bincount(found, minlength=len(classes))
+    return counts
 
 
 # Coverage and cost.
@@ -316,16 +246,25 @@ def covered_area(region: Region, processed: NDArray[np.object_] | None) -> float
     return float(shapely.area(shapely.intersection(shapely.union_all(touching), region.shape)))
 
 
-def part_cost(cost: RunMap, region: Region | None, extent: Rect) -> RegionCostDict:
-    """Return the cost within a region, each cell's shared by area."""
-    total = np.zeros(len(cost.labels))
-    if region is not None:
-        for values, areas, sizes in iter_blocks(cost.cells, cost.cell, region, extent):
-            total += sum_shares(np.nan_to_num(values), areas, sizes)
-    amounts = dict(zip(cost.labels, total.tolist(), strict=True))
-    return {
-        "flops": amounts["flops"],
-        "seconds": sum(value for name, value in amounts.items() if name.endswith("_s")),
-        "bytes_read": amounts["bytes"],
-        "pixels_read": amounts["pixels"],
-    }
+def part_costs(
+    run: Exportable, regions: Sequence[Region | None], extent: Rect
+) -> list[RegionCostDict]:
+    """Return the cost within regions, each cell's shared by area; None stands for none."""
+    cost = open_map(run, "cost")
+    cells = np.nan_to_num(np.asarray(cost.cells[:], np.float64))  # at most 1024 cells a side
+    totals = np.zeros((len(regions), len(cells)))
+    known = [i for i, region in enumerate(regions) if region is not None]
+    found = [region for region in regions if region is not None]
+    totals[known] = sum_regions(cells, cost.cell, found, extent)[0]
+    costs: list[RegionCostDict] = []
+    for total in totals.tolist():
+        amounts = dict(zip(cost.labels, total, strict=True))
+        costs.append(
+            {
+                "flops": amounts["flops"],
+                "seconds": sum(v for name, v in amounts.items() if name.endswith("_s")),
+                "bytes_read": amounts["bytes"],
+                "pixels_read": amounts["pixels"],
+            }
+        )
+    return costs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ __all__ = [
     "region_frame",
     "write_region_table",
 ]
+
+DENSITIES = {f"per_{unit}" for unit in AREA_UNITS}
+"""Keys of densities in an estimate."""
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
 
@@ -65,7 +68,9 @@ def region_columns(row: RegionDict, pixel_size: tuple[float, float] | None) -> d
         columns |= {f"{name}_{unit}": area * pixel for name, area in areas.items()}
     columns["coverage"] = row["coverage"]
     if row["estimate"] is not None:
-        columns |= estimate_columns(row["estimate"])
+        columns |= estimate_columns(row["estimate"]) | density_columns(row)
+        if "density_of" in row["estimate"]:  # named after what they are of
+            columns = {k: v for k, v in columns.items() if k not in DENSITIES}
     return columns | row["cost"]
 
 
@@ -77,15 +82,28 @@ def estimate_columns(estimate: EstimateDict) -> dict[str, Any]:
         columns["count"] = estimate["value"]
         if len(per_class) > 1:
             columns |= {f"count_{name}": value for name, value in per_class.items()}
-        densities = {f"per_{unit}" for unit in AREA_UNITS}
-        columns |= {key: value for key, value in estimate.items() if key in densities}
+        columns |= {key: value for key, value in estimate.items() if key in DENSITIES}
     elif kind == "area":
         columns |= {f"area_{name}_px2": value for name, value in per_class.items()}
         columns |= {f"fraction_{name}": part for name, part in estimate["fraction"].items()}
     else:
         columns |= {f"{kind}_{name}": value for name, value in per_class.items()}
-    low, high = estimate["ci95"] or (math.nan, math.nan)
-    return columns | {"ci95_low": low, "ci95_high": high, "exhaustive": estimate["exhaustive"]}
+    for key in ("ci95", "ci95_truth"):
+        ends: Any = estimate.get(key) or (math.nan, math.nan)
+        columns |= {f"{key}_low": ends[0], f"{key}_high": ends[1]}
+    return columns | {"exhaustive": estimate["exhaustive"]}
+
+
+def density_columns(row: RegionDict) -> dict[str, float]:
+    """Return the density of a count, and beside that of tissue the one of the whole region."""
+    estimate = dict[str, Any](row["estimate"] or {})
+    columns: dict[str, float] = {}
+    for name in DENSITIES & estimate.keys():
+        if "density_of" in estimate:
+            part = row["data_area"] / row["area"] if row["area"] else 0.0
+            columns[f"{name}_of_{estimate['density_of']}"] = estimate[name]
+            columns[f"{name}_of_region"] = estimate[name] * part
+    return columns
 
 
 def write_region_table(
@@ -93,6 +111,7 @@ def write_region_table(
     regions: Sequence[Region],
     rows: Sequence[RegionDict],
     pixel_size: tuple[float, float] | None,
+    more: Mapping[str, Sequence[float | None]] | None = None,
 ) -> Path:
     """Write measured regions to a new file: a table, or their outlines with measurements.
 
@@ -104,6 +123,8 @@ def write_region_table(
         Regions and their measurements.
     pixel_size : tuple of float, optional
         µm per level-0 pixel, ``(y, x)``.
+    more : mapping, optional
+        Further columns of numbers.
 
     Raises
     ------
@@ -115,6 +136,8 @@ def write_region_table(
     if suffix not in TABLE_SUFFIXES:
         raise WriteError(f"{path.name} is no table: name it {', '.join(TABLE_SUFFIXES)}")
     table = region_frame(rows, pixel_size)
+    for name, column in (more or {}).items():
+        table[name] = list(column)
     with atomic_path(path) as part:
         if suffix == ".csv":
             table.to_csv(part, index=False)

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from hrviewer.escaping import escape_html
 from hrviewer.geometry import Rect
+from hrviewer.io.map_coordinates import georeference_of
 from hrviewer.io.object_table import object_frame, read_objects
 from hrviewer.io.run_patches import read_patches
 from hrviewer.io.stored_map import open_stored_map
 from hrviewer.pyramid.fingerprint import image_key
+from hrviewer.regions import Region
 from hrviewer.runs.estimates import (
     CostDict,
     EstimateDict,
@@ -250,8 +252,14 @@ class Run:
         >>> bool(np.isclose(table["count"].sum(), run.estimate["value"]))
         True
         """
-        found = resolve_regions(regions, self.header["image"]["path"], self.image_shape)
+        found = self.resolve_regions(regions)
         return region_frame(measure_regions(self, found), self.pixel_size)
+
+    def resolve_regions(self, regions: RegionsLike) -> list[Region]:
+        """Return regions as given and as read from files, with unique names; see `measure`."""
+        return resolve_regions(
+            regions, self.header["image"]["path"], self.image_shape, georeference_of(self)
+        )
 
     def hot_spots(self, size: str = "1mm2", number: int = 5) -> pd.DataFrame:
         """Find the fields that have most objects, without overlap and without inference.

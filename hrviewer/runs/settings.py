@@ -12,6 +12,7 @@ from hrviewer.errors import ParameterError, validation_error
 from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.io.region_files import read_regions, unique_names
 from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid.georeference import Georeference
 from hrviewer.regions import Region
 from hrviewer.strategies import Params, Strategy
 
@@ -32,11 +33,15 @@ def resolve_region(
     kinds = Region | str | Path
     given = list(region) if isinstance(region, list | tuple) else [region]
     if not isinstance(region, Rect) and all(isinstance(each, kinds | Rect) for each in given):
-        return None, resolve_regions(cast(RegionsLike, region), image, pyramid.plane_shape)
+        return None, resolve_regions(
+            cast(RegionsLike, region), image, pyramid.plane_shape, pyramid.georeference
+        )
     return as_rect(cast(RectLike, region)), []
 
 
-def resolve_regions(regions: RegionsLike, image: str, shape: tuple[int, int]) -> list[Region]:
+def resolve_regions(
+    regions: RegionsLike, image: str, shape: tuple[int, int], place: Georeference | None = None
+) -> list[Region]:
     """Return regions as given and as read from files, with unique names.
 
     Parameters
@@ -47,6 +52,8 @@ def resolve_regions(regions: RegionsLike, image: str, shape: tuple[int, int]) ->
         Name of the image; selects it in files that cover several images.
     shape : tuple of int
         Height and width of the image, level-0 pixels.
+    place : Georeference, optional
+        Its place on the map, for files in map coordinates.
 
     Raises
     ------
@@ -57,7 +64,7 @@ def resolve_regions(regions: RegionsLike, image: str, shape: tuple[int, int]) ->
     found: list[Region] = []
     for region in given:
         if isinstance(region, str | Path):
-            found += read_regions(region, image, shape)
+            found += read_regions(region, image, shape, place)
         else:
             found.append(region if isinstance(region, Region) else Region.from_rect(region))
     if not found:

@@ -15,7 +15,7 @@ from hrviewer.pyramid import Pyramid
 from hrviewer.runs.completeness import coverage_percent, describe_incomplete, image_is_unchanged
 from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes
 from hrviewer.runs.provenance import image_info
-from hrviewer.runs.region_measurement import measure_map, sum_map
+from hrviewer.runs.region_sums import measure_map, sum_map
 from hrviewer.strategies import Estimate, PlanContext
 from hrviewer.strategies.estimation.aggregation import Aggregation
 

@@ -26,6 +26,7 @@ from hrviewer.viewer.layers.ground_truth_layer import GroundTruthLayer
 from hrviewer.viewer.layers.image_tracker import ImageTracker, LayerDisplay, layer_of
 from hrviewer.viewer.layers.label_layer import LabelLayer
 from hrviewer.viewer.layers.overlays import Overlays
+from hrviewer.viewer.layers.region_layers import RegionLayers
 from hrviewer.viewer.layers.result_layers import ResultLayers
 from hrviewer.viewer.layers.roi import region_layer, start_region
 from hrviewer.viewer.layers.view_drawing import describe_view
@@ -50,6 +51,8 @@ class Controller(Application):
     ----------
     results : ResultLayers
         Overlays of the current results.
+    regions : RegionLayers
+        Drawn regions and tissue.
     comparison : ComparisonLayers
         Runs side by side, or their difference.
     drawing : DrawingHistories
@@ -74,6 +77,7 @@ class Controller(Application):
         self.ground_truth = GroundTruthLayer(viewer, state, self.ground_truth_service)
         self.labels = LabelLayer(viewer, state, self.head_trainer)
         self.annotations = AnnotationLayers(viewer, state, self.annotation_service)
+        self.regions = RegionLayers(viewer, state, self.region_service)
         self.comparison = ComparisonLayers(
             viewer, state, self.compare_service, self.results, self.ground_truth
         )
@@ -102,11 +106,11 @@ class Controller(Application):
         """Return the layer of shapes that regions are drawn on."""
         return region_layer(self.viewer)
 
-    def draw_region(self) -> None:
-        """Let the user draw a rectangle."""
+    def draw_region(self, tool: str = "add_rectangle") -> None:
+        """Let the user draw a region, a rectangle by default."""
         image_layer = self.image_layer
         if image_layer is not None:
-            start_region(self.viewer, image_layer)
+            start_region(self.viewer, image_layer, tool)
 
     def inspect_patch(self, position: Any) -> None:
         """Inspect the patch at a world position, as a click there does."""
@@ -132,6 +136,7 @@ class Controller(Application):
         super().tick()
         self.results.tick()
         self.ground_truth.tick()
+        self.regions.tick()
         self.comparison.tick()
         self.view_fit.tick(self.image_layer)
 
@@ -143,7 +148,9 @@ class Controller(Application):
         self.clicks.close()
         self.drawing.close()
         super().close()
-        for displayed in (self.ground_truth, self.labels, self.comparison, self.canvas_text):
+        for displayed in (
+            self.ground_truth, self.labels, self.regions, self.comparison, self.canvas_text
+        ):  # fmt: skip
             displayed.close()
         if self.results.overlays is not None:
             self.results.overlays.set_dimmed(False)

@@ -9,15 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import tifffile
+import zarr
 from numpy.testing import assert_allclose
+from toy_detectors import Finder, rectangles
 from toys import Bright, picture, toy_bundle
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
-from hrviewer.regions import Region
+from hrviewer.regions import Region, cell_areas, points_inside
 from hrviewer.runs import Run, run
 from hrviewer.runs.region_measurement import measure_regions
+from hrviewer.runs.region_sums import sum_regions
 from hrviewer.runs.region_table import write_region_table
 from hrviewer.runs.writer import write_header
 
@@ -85,6 +89,99 @@ def test_cells_of_the_map_are_the_pixels_of_the_image(counted):
     for rect in (Rect(40, 80, 4, 4), Rect(100, 200, 64, 32), Rect(0, 0, 300, 396)):
         red = IMAGE[rect.y : rect.y1, rect.x : rect.x1, 0].sum() / 255
         assert counted.measure(rect)["count"][0] == pytest.approx(red, rel=1e-5)
+
+
+def lattice_region(rng: np.random.Generator, i: int) -> Region:
+    """Return a union of rectangles on borders of cells, with holes and a part beyond the image."""
+
+    def boxes(n: int, largest: int) -> shapely.Geometry:
+        y, x = rng.integers(-2, 78, n) * 4, rng.integers(-2, 102, n) * 4
+        h, w = rng.integers(1, largest, (2, n)) * 4
+        return shapely.union_all(shapely.box(x, y, x + w, y + h))
+
+    shape = shapely.difference(boxes(5, 20), boxes(4, 6))
+    return Region(f"region {i}", shape if shape.area else shapely.box(0, 0, 4, 4))
+
+
+def test_fifty_polygons_with_holes_hold_the_objects_of_the_ground_truth(tmp_path):
+    """A toy that counts pixels, in polygons on borders of cells; a detector, in any polygons."""
+    rng = np.random.default_rng(5)
+    dots = np.zeros((301, 398, 3), np.uint8)
+    points = np.unique(rng.integers((0, 0), (300, 396), (900, 2)), axis=0)
+    dots[points[:, 0], points[:, 1], 0] = 255
+    common = {"cache": "off", "progress": False}
+    counted = run(dots, toy_bundle(), "patches", tile=64, out=tmp_path / "a.run.zarr", **common)
+    regions = [lattice_region(rng, i) for i in range(50)]
+    expected = [int(points_inside(region, points + 0.5).sum()) for region in regions]
+    assert_allclose(counted.measure(regions)["count"], expected, rtol=1e-12)
+    image, boxes = rectangles(301, 398, 150, seed=2)
+    found = run(image, toy_bundle(Finder()), "patches", out=tmp_path / "b.run.zarr", **common)
+    seen = boxes[boxes[:, 4] >= 0.3 * 255]
+    centers = seen[:, :2] + seen[:, 2:4] / 2
+    regions = [random_region(seed) for seed in range(50)]
+    expected = [int(points_inside(region, centers).sum()) for region in regions]
+    assert found.measure(regions)["count"].tolist() == expected
+
+
+def test_places_without_data_have_no_density(tmp_path):
+    alpha = np.full((301, 398, 1), 255, np.uint8)
+    alpha[64:192, 32:160] = 0
+    path = tmp_path / "hole.tif"
+    tifffile.imwrite(path, np.concatenate([IMAGE, alpha], 2), photometric="rgb",
+                     extrasamples=["unassalpha"])  # fmt: skip
+    holed = run(path, toy_bundle(), "patches", tile=32, out=tmp_path / "x.run.zarr", cache="off",
+                progress=False, pixel_size=0.5)  # fmt: skip
+    over, empty = measure_regions(
+        holed, [Region.from_rect(Rect(32, 0, 64, 96)), Region.from_rect(Rect(80, 48, 20, 20))]
+    )
+    red = IMAGE[32:96, :96, 0].astype(float)
+    count = (red.sum() - red[32:, 32:].sum()) / 255
+    assert over["estimate"]["value"] == pytest.approx(count, rel=1e-6)
+    assert (over["area"], over["data_area"]) == (64 * 96, pytest.approx(64 * 96 - 32 * 64))
+    area = (64 * 96 - 32 * 64) * 0.25e-6
+    assert over["estimate"]["per_mm2"] == pytest.approx(count / area, rel=1e-6)
+    assert (empty["data_area"], empty["estimate"]["value"]) == (0, 0)
+
+
+def test_large_maps_are_summed_chunk_by_chunk():
+    """Chunks inside, on the border and outside of a region, of an array and without chunks."""
+    rng = np.random.default_rng(1)
+    values = rng.gamma(0.3, 1, (2, 700, 900)).astype(np.float32)
+    values[:, 100:200, 50:60] = np.nan
+    cells = zarr.array(values, chunks=(1, 128, 128))
+    extent = Rect(0, 0, 2798, 3597)
+    regions = [random_region(seed) for seed in range(3)]
+    regions += [Region("all", shapely.box(0, 0, 3597, 2798)),
+                Region("disc", shapely.Point(1500, 1400).buffer(1300))]  # fmt: skip
+    amounts, known = sum_regions(cells, 4.0, regions, extent)
+    again, _ = sum_regions(values, 4.0, regions, extent)
+    assert_allclose(amounts, again, rtol=1e-12)
+    ys, xs = np.minimum(np.arange(701) * 4.0, 2798), np.minimum(np.arange(901) * 4.0, 3597)
+    for region, found, area in zip(regions, amounts, known, strict=True):
+        shares = cell_areas(region, ys, xs) / np.outer(np.diff(ys), np.diff(xs))
+        assert_allclose(found, np.nansum(values * shares, axis=(1, 2)), rtol=1e-9)
+        seen = np.isfinite(values[0]) * cell_areas(region, ys, xs)
+        assert area == pytest.approx(seen.sum(), rel=1e-9)
+
+
+def test_intervals_of_regions_in_a_sampled_run(counted, tmp_path):
+    out = tmp_path / "x.run.zarr"
+    sampled = run(IMAGE, toy_bundle(), "patches", tile=32, budget="60%", out=out,
+                  cache="off", progress=False)  # fmt: skip
+    low, high = sampled.estimate["ci95"]
+    whole = sampled.measure(Rect(0, 0, 301, 398))
+    assert_allclose(whole[["ci95_low", "ci95_high"]].to_numpy()[0], (low, high), rtol=0.01)
+    patch = sampled.patches.iloc[0]
+    known = sampled.measure(Rect(*map(int, patch[["y", "x", "h", "w"]])))
+    assert known["ci95_low"][0] == known["ci95_high"][0] == known["count"][0]
+    regions = [random_region(seed) for seed in range(40)]
+    rows = sampled.measure(regions)
+    expected = counted.measure(regions)["count"]
+    has = rows["ci95_low"].notna()
+    assert has.sum() > 10
+    holds = (rows["ci95_low"] <= expected) & (expected <= rows["ci95_high"])
+    assert holds[has].mean() >= 0.9
+    assert (rows["ci95_high"] - rows["ci95_low"])[has].max() <= (high - low) * (1 + 1e-9)
 
 
 def test_a_run_of_a_part_of_the_image_covers_a_part_of_regions(tmp_path):

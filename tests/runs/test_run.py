@@ -27,7 +27,7 @@ from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, estimate_to_dict, format_estimate, run
 from hrviewer.runs import writer as writer_module
 from hrviewer.runs.estimates import map_sum_notes, true_interval
-from hrviewer.runs.region_measurement import sum_map
+from hrviewer.runs.region_sums import sum_map
 from hrviewer.runs.writer import write_header
 from hrviewer.strategies import Rates
 

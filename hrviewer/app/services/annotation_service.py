@@ -66,6 +66,7 @@ class AnnotationService:
     tool_requested = Signal()
     closed = Signal()
     imported = Signal(object, list, str)
+    changed = Signal()
 
     def __init__(self, state: AppState, background: Background) -> None:
         self._state, self._background = state, background
@@ -75,6 +76,7 @@ class AnnotationService:
         self._tasks: list[Task[Features] | Task[None]] = []
         self._is_loaded = False
         self._waiting: Features = []
+        self._read: Features = []
         self._collect: Callable[[], Features] | None = None
         self._edited_at: float | None = None
         state.overlays_replaced.connect(self._on_overlays_replaced)
@@ -130,6 +132,11 @@ class AnnotationService:
     def mark_edited(self, collect: Callable[[], Features]) -> None:
         """Have the annotations written soon; `collect` returns them then."""
         self._collect, self._edited_at = collect, time.monotonic()
+        self.changed.emit()
+
+    def features(self) -> Features:
+        """Return the annotations as they are now; none where none are open."""
+        return self._collect() if self._collect is not None else self._read
 
     def tick(self) -> None:
         """Write annotations a moment after the last edit."""
@@ -155,8 +162,9 @@ class AnnotationService:
                 with self._state.reporting_errors():
                     self._wait_for(task, self.run_path)
         self.run_path, self._collect, self.tool = None, None, None
-        self._is_loaded, self._waiting = False, []
+        self._is_loaded, self._waiting, self._read = False, [], []
         self.closed.emit()
+        self.changed.emit()
         self._state.annotations_saved.emit("")
 
     def _open(self, image: ImageSession, run: Run) -> None:
@@ -171,8 +179,9 @@ class AnnotationService:
     def _load(self, path: Path, features: Features) -> None:
         if path != self.run_path:
             return
-        self._is_loaded = True
+        self._is_loaded, self._read = True, features
         self.loaded.emit(features)
+        self.changed.emit()
         waiting, self._waiting = self._waiting, []
         if waiting:
             self.added.emit(waiting)

@@ -9,7 +9,7 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,8 @@ from hrviewer.app.services.background import Background, Task
 from hrviewer.app.services.loading import RunLoader
 from hrviewer.app.state import AppState
 from hrviewer.errors import HrviewerError, RunError
+from hrviewer.io.region_files import unique_names
+from hrviewer.runs.agreement import Agreement, grid_regions, region_agreement
 from hrviewer.runs.run_index import RunEntry, list_runs
 from hrviewer.units import format_amount
 
@@ -50,10 +52,13 @@ class Difference:
         Names of both.
     raster : PyramidRaster
         The first one's output minus the second one's.
+    agreement : Agreement or None
+        That of the drawn regions, or of parts of the image; None where they cannot be compared.
     """
 
     title: str
     raster: PyramidRaster
+    agreement: Agreement | None = None
 
 
 class CompareService:
@@ -103,6 +108,7 @@ class CompareService:
         self.grid: NamedMaps | None = None
         self.difference: Difference | None = None
         self.map_name: MapName = "output"
+        self._agreement: Agreement | None = None
         self._listing: Task[list[RunEntry]] | None = None
         self._listed_source: GroundTruthSource | None = None
         self._loading: Task[NamedMaps] | None = None
@@ -179,7 +185,18 @@ class CompareService:
 
     def show_difference(self, one: RunEntry, other: RunEntry) -> None:
         """Display the output of one run minus that of another."""
-        self._request([(entry.title, entry) for entry in (one, other)], as_difference=True)
+        image = self._state.image
+        drawn = [] if image is None else unique_names(image.source.drawn_regions())
+        regions = drawn if len(drawn) > 1 else grid_regions(one.run.region & other.run.region)
+        self._agreement = None
+
+        def compare(task: Task[NamedMaps]) -> None:
+            with suppress(HrviewerError):  # most of what is drawn may lie elsewhere
+                self._agreement = region_agreement(one.run, other.run, regions)
+
+        self._request(
+            [(entry.title, entry) for entry in (one, other)], as_difference=True, also=compare
+        )
 
     def set_map(self, name: MapName) -> None:
         """Select the map that is displayed side by side."""
@@ -212,7 +229,13 @@ class CompareService:
         if image is self._state.image:
             self.runs_listed.emit()
 
-    def _request(self, wanted: list[tuple[str, RunEntry]], *, as_difference: bool) -> None:
+    def _request(
+        self,
+        wanted: list[tuple[str, RunEntry]],
+        *,
+        as_difference: bool,
+        also: Callable[[Task[NamedMaps]], None] = lambda task: None,
+    ) -> None:
         image = self._state.image
         if image is None:
             return
@@ -220,6 +243,7 @@ class CompareService:
             self._loading.cancel()
 
         def read(task: Task[NamedMaps]) -> NamedMaps:
+            also(task)
             return [(title, ResultMaps.from_run(entry.run)) for title, entry in wanted]
 
         self._loading = self._background.submit(
@@ -241,7 +265,7 @@ class CompareService:
             return
         (one, a), (other, b) = runs
         raster = subtract_maps(a, b)
-        self.difference = Difference(f"{one} − {other}", raster)
+        self.difference = Difference(f"{one} − {other}", raster, self._agreement)
         self.difference_changed.emit()
         top = f"{raster.limits[1]:,.3g} {raster.unit}"
         message = f"orange: {one} higher; blue: {other} higher; up to {top}"

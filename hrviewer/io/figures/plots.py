@@ -25,8 +25,10 @@ __all__ = [
     "PlotTheme",
     "canvas_positions",
     "color_and_marker",
+    "draw_agreement",
     "matplotlib_missing_reason",
     "pareto_front",
+    "plot_agreement",
     "plot_cost_by_side",
     "plot_curves",
     "plot_error_by_cost",
@@ -344,6 +346,49 @@ def plot_curves(
         legend = panel.legend(fontsize=7.5, frameon=False, loc="upper left")
         for text in legend.get_texts():
             text.set_color(theme.text)
+
+
+def plot_agreement(agreements: Mapping[str, Any], value: str = "count") -> bytes:
+    """Plot differences by region against the means, one panel per pair; see `draw_agreement`."""
+    with new_figure(len(agreements)) as (canvas, panels):
+        for panel, (title, agreement) in zip(panels, agreements.items(), strict=True):
+            draw_agreement(panel, agreement, title, PlotTheme(), value)
+        return to_png(canvas)
+
+
+def draw_agreement(
+    panel: Any, agreement: Any, title: str, theme: PlotTheme, value: str = "count"
+) -> None:
+    """Draw a plot of Bland and Altman: the difference of each region against the mean of both.
+
+    Parameters
+    ----------
+    panel : Axes
+        Empty.
+    agreement : Agreement
+        See `runs.agreement`.
+    title : str
+        Names of both.
+    theme : PlotTheme
+        Colours.
+    value : str
+        What is compared.
+    """
+    table, (low, high) = agreement.table, agreement.limits
+    panel.plot(table["mean"], table["difference"], "o", color=PALETTE[0], ms=5,
+               mec=theme.background, zorder=3)  # fmt: skip
+    panel.axhline(0, color=theme.muted, lw=0.8)
+    for at, style, name in (
+        (agreement.bias, "-", "mean"), (low, "--", "− 1.96 SD"), (high, "--", "+ 1.96 SD"),
+    ):  # fmt: skip
+        panel.axhline(at, color=PALETTE[1], lw=1, ls=style)
+        panel.annotate(f"{name} {at:+,.3g}", (1, at), xytext=(-2, 2), fontsize=7.5, ha="right",
+                       xycoords=panel.get_yaxis_transform(), textcoords="offset points",
+                       color=theme.text)  # fmt: skip
+    panel.margins(x=0.1, y=0.18)
+    panel.set_xlabel(f"mean {value} of a region")
+    panel.set_ylabel("difference")
+    panel.set_title(title, fontsize=9, color=theme.text, loc="left")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ returns a `GroundTruth` in level-0 pixels of the image. The checks common to all
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,15 @@ def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> G
     return snap_to_image(ground_truth, path, shape)
 
 
-def existing_file(path: str | Path) -> Path:
+def existing_file(path: str | Path, more: Sequence[str] = ()) -> Path:
     """Return the path of a file of annotations, checked before it is read.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    more : sequence of str
+        Suffixes of further formats.
 
     Raises
     ------
@@ -117,8 +124,8 @@ def existing_file(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if not path.exists():
         raise GroundTruthError(f"there are no annotations at {path}: no such file or folder")
-    if path.suffix.lower() not in READERS:
-        known = ", ".join(SUFFIXES)
+    if path.suffix.lower() not in (*READERS, *more):
+        known = ", ".join([*SUFFIXES, *more])
         raise GroundTruthError(
             f"{path.name} is not a known format of ground truth; use one of: {known}"
         )

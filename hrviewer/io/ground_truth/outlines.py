@@ -11,11 +11,9 @@ from hrviewer.io.features import Feature, rectangle
 from hrviewer.io.geojson import read_geojson, read_json_file
 from hrviewer.io.ground_truth.boxes import coco_objects, coco_polygons
 from hrviewer.io.ground_truth.image_ref import ImageRef
+from hrviewer.io.run_lengths import mask_boxes, run_lengths, united_boxes
 
-__all__ = ["BOXED", "read_outlines"]
-
-BOXED = "outline"
-"""Key of the metadata of features with a mask that is not read, so that their box stands for it."""
+__all__ = ["read_outlines"]
 
 
 def read_outlines(path: Path, image: ImageRef) -> Iterator[Feature]:
@@ -36,9 +34,15 @@ def read_outlines(path: Path, image: ImageRef) -> Iterator[Feature]:
 
 
 def read_coco_outlines(data: dict[str, Any], path: Path, image: ImageRef) -> Iterator[Feature]:
-    """Yield the objects of one image in a COCO file: polygons, or boxes without any."""
+    """Yield the objects of one image in a COCO file: polygons, masks, or boxes without any."""
     for number, (label, entry) in enumerate(coco_objects(data, path, image)):
-        x, y, w, h = map(float, entry["bbox"])
-        polygons = coco_polygons(entry) or (rectangle(y, x, h, w),)
-        metadata = {BOXED: "box"} if isinstance(entry.get("segmentation"), dict) else {}
-        yield Feature("annotation", label, polygons, number=number, metadata=metadata)
+        mask = entry.get("segmentation")
+        polygons = coco_polygons(entry)
+        if isinstance(mask, dict):
+            shape = int(mask["size"][0]), int(mask["size"][1])
+            image.check_size(path, *shape)
+            polygons = united_boxes(mask_boxes(run_lengths(mask["counts"]), shape))
+        if not polygons:
+            x, y, w, h = map(float, entry["bbox"])
+            polygons = (rectangle(y, x, h, w),)
+        yield Feature("annotation", label, polygons, number=number)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METADATA_KEY",
     "drawn_regions",
+    "drawn_shapes",
     "is_aligned",
     "is_image_layer",
     "isotropic_placement",
@@ -72,24 +73,35 @@ def screen_pixel(viewer: ViewerModel, image_layer: Image) -> tuple[float, float]
 
 
 def drawn_regions(image_layer: Image, shapes: Shapes, image: Rect) -> list[Region]:
-    """Return the shapes that have an area on the image as regions, named by the layer's features.
+    """Return the shapes that have an area on the image as regions; see `drawn_shapes`."""
+    return [region for _, region in drawn_shapes(image_layer, shapes, image)]
 
-    Lines and paths have none, and are left out.
+
+def drawn_shapes(image_layer: Image, shapes: Shapes, image: Rect) -> list[tuple[int, Region]]:
+    """Return the shapes that have an area on the image, with their index in the layer.
+
+    Names and classes are those of the layer's features. Lines and paths have no area, and are left
+    out.
     """
-    names = shapes.features.get("name")
+    features = shapes.features
     regions = []
     for index, (kind, vertices) in enumerate(zip(shapes.shape_type, shapes.data, strict=True)):
         if kind in ("line", "path"):
             continue
         corners = ellipse_corners(vertices) if kind == "ellipse" else vertices
         ring = [pixel_at(image_layer, shapes.data_to_world(corner)) for corner in corners]
-        given = "" if names is None else str(names.iloc[index])
-        name = given if given and given != "nan" else "region"
+        name, label = (_feature(features, key, index) for key in ("name", "class"))
         with suppress(ParameterError):  # a click without a drag
-            region = Region.from_polygons([[ring]], name)
+            region = Region.from_polygons([[ring]], name, label)
             if region.clip(image) is not None:
-                regions.append(region)
+                regions.append((index, region))
     return regions
+
+
+def _feature(features: Any, key: str, index: int) -> str:
+    """Return a shape's name or class, as typed by the user."""
+    given = str(features[key].iloc[index]).strip() if key in features else ""
+    return given if given and given != "nan" else "region"
 
 
 def ellipse_corners(box: NDArray[Any]) -> NDArray[np.float64]:

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["AnnotationLayers", "annotation_layers"]
 
 ANNOTATION_COLOUR = "#ffd54f"
+MAX_UNDO = 200
+"""Edits that can be taken back."""
+
+Snapshot = tuple[Any, list[str], pd.DataFrame]
+"""Coordinates, types of shapes, and the table of a layer."""
+
 FEATURE_COLUMNS = ("label", "author", "time", "name")
 
 
@@ -104,6 +110,8 @@ class AnnotationLayers:
         self.layers: tuple[Shapes, Points] | None = None
         self._not_displayable: list[Feature] = []
         self._stamping_paused = False
+        self._history: list[tuple[Shapes | Points, Snapshot]] = []
+        self._latest: dict[int, Snapshot] = {}
         service.loaded.connect(self._show)
         service.added.connect(self._append)
         service.tool_requested.connect(self._activate_tool)
@@ -130,10 +138,13 @@ class AnnotationLayers:
         self.layers = annotation_layers(features, placement(image_layer, 1.0), "annotations")
         for layer in self.layers:
             layer.metadata[METADATA_KEY] = {"annotations": True}
+        self._history.clear()
         with keep_selection(self._viewer):
             for layer in self.layers:
                 self._viewer.add_layer(layer)
                 layer.events.data.connect(self._on_data)
+                layer.bind_key("Control-Z", lambda _: self.undo(), overwrite=True)
+                self._latest[id(layer)] = snapshot_of(layer)
 
     def _show_imported(self, image: ImageSession, features: list[Feature], name: str) -> None:
         image_layer = layer_of(image)
@@ -154,10 +165,38 @@ class AnnotationLayers:
         points.features = pd.concat([before, feature_table(marked)], ignore_index=True)
         points.selected_data = set()
         self._stamping_paused = False
+        self._latest[id(points)] = snapshot_of(points)
         self._service.mark_edited(self.features)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an edit to take back."""
+        return bool(self._history)
+
+    def undo(self) -> None:
+        """Take back the last edit."""
+        if not self._history or self.layers is None:
+            return
+        layer, (data, shape_types, table) = self._history.pop()
+        self._stamping_paused = True
+        layer.selected_data = set()
+        layer.data = data if isinstance(layer, Points) else (data, shape_types)
+        layer.features = table
+        layer.selected_data = set()
+        self._stamping_paused = False
+        self._latest[id(layer)] = snapshot_of(layer)
+        self._service.mark_edited(self.features)
+
+    def _remember(self, layer: Shapes | Points) -> None:
+        """Keep what the layer was before an edit."""
+        self._history.append((layer, self._latest[id(layer)]))
+        del self._history[:-MAX_UNDO]
+        self._latest[id(layer)] = snapshot_of(layer)
 
     def _remove(self) -> None:
         layers, self.layers = self.layers, None
+        self._history.clear()
+        self._latest.clear()
         for layer in layers or ():
             layer.events.data.disconnect(self._on_data)
         remove_layers(self._viewer, layers or ())
@@ -184,6 +223,7 @@ class AnnotationLayers:
             return
         self._service.mark_edited(self.features)
         if action == "removed":
+            self._remember(event.source)
             return
         layer = event.source
         count = len(layer.data)
@@ -197,3 +237,11 @@ class AnnotationLayers:
             table[key] = table[key].astype(object)
             table.loc[rows, key] = stamp[key]
         layer.features = table
+        self._remember(layer)
+
+
+def snapshot_of(layer: Shapes | Points) -> Snapshot:
+    """Return a copy of what a layer holds."""
+    if isinstance(layer, Points):
+        return np.array(layer.data), [], layer.features.copy()
+    return [np.array(each) for each in layer.data], list(layer.shape_type), layer.features.copy()

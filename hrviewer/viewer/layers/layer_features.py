@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.io.features import Feature
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["LayerData", "features_of", "outline_of", "shape_type"]
 
@@ -29,8 +26,12 @@ def features_of(layer: LayerData) -> Iterator[Feature]:
     """
     data, settings, kind = layer
     table = settings.get("features")
+    known = table is not None and len(table.columns) > 0
+    rows: list[dict[Any, Any]] = table.to_dict("records") if table is not None and known else []
     for i, where in enumerate(data):
-        label, name, measured, about = feature_attributes(table, i, settings["name"])
+        label, name, measured, about = feature_attributes(
+            rows[i] if known else {}, settings["name"]
+        )
         common: dict[str, Any] = {"name": name, "number": i, "measurements": measured,
                                   "metadata": about}  # fmt: skip
         if kind == "points":
@@ -41,11 +42,8 @@ def features_of(layer: LayerData) -> Iterator[Feature]:
             yield Feature("annotation", label, ((outline,),), **common)
 
 
-def feature_attributes(
-    table: pd.DataFrame | None, i: int, name: str
-) -> tuple[str, str, dict[str, float], Any]:
+def feature_attributes(row: dict[Any, Any], name: str) -> tuple[str, str, dict[str, float], Any]:
     """Return one row of a layer's table: label, name, measurements, metadata."""
-    row = {} if table is None or not len(table.columns) else table.iloc[i].to_dict()
     numbers = {
         str(k): float(v)
         for k, v in row.items()

@@ -12,7 +12,9 @@ from hrviewer.viewer.image.geometry import METADATA_KEY, isotropic_placement, sc
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["region_layer", "start_region"]
+__all__ = ["drawing_layer", "ensure_drawing_layer", "region_layer", "start_region"]
+
+COLOUR = "#ffd54f"
 
 LINE_WIDTH = 2.0
 """Of a region's outline, in screen pixels when its layer is made."""
@@ -39,24 +41,31 @@ def is_region_layer(layer: Layer) -> bool:
     return isinstance(layer, Shapes) and "regions" in layer.metadata.get(METADATA_KEY, {})
 
 
-def start_region(viewer: ViewerModel, image_layer: Image) -> None:
-    """Let the user draw a rectangle."""
+def start_region(viewer: ViewerModel, image_layer: Image, tool: str = "add_rectangle") -> None:
+    """Let the user draw with one of napari's tools for shapes."""
+    shapes = ensure_drawing_layer(viewer, image_layer)
+    viewer.layers.selection.active = shapes
+    shapes.mode = tool
+
+
+def ensure_drawing_layer(viewer: ViewerModel, image_layer: Image) -> Shapes:
+    """Return the layer that regions are drawn on; it is added if there is none."""
     shapes = drawing_layer(viewer)
     if shapes is None:
         y, x = screen_pixel(viewer, image_layer)
         place, _ = isotropic_placement(image_layer)
         shapes = Shapes(
             name="region",
-            edge_color="#ffd54f",
+            edge_color=COLOUR,
             edge_width=max(1.0, LINE_WIDTH * (y * x) ** 0.5),
             face_color="transparent",
-            features={"name": np.empty(0, object)},
-            feature_defaults={"name": "region"},
+            features={"name": np.empty(0, object), "class": np.empty(0, object)},
+            feature_defaults={"name": "region", "class": "region"},
+            text={"string": "{name}", "color": COLOUR, "size": 10, "anchor": "upper_left"},
             metadata={METADATA_KEY: {"regions": True}},
             scale=place["scale"],
             translate=place["translate"],
             units=place["units"],
         )
         viewer.add_layer(shapes)
-    viewer.layers.selection.active = shapes
-    shapes.mode = "add_rectangle"
+    return shapes

@@ -106,7 +106,7 @@ class Actions:
         """Run the strategies that have no run on this image yet."""
         controller = self._controller
         if controller.state.run_state == "idle":
-            self._panel.setCurrentIndex(1)
+            self._panel.setCurrentWidget(self._panel.compare_tab)
             controller.run_queue.start(
                 [entry.strategy for entry in controller.compare_service.entries]
             )

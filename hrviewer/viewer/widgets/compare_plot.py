@@ -18,6 +18,7 @@ from hrviewer.io.figures.plots import (
     AxisLabel,
     PlotTheme,
     canvas_positions,
+    draw_agreement,
     plot_points,
     style_axes,
 )
@@ -26,6 +27,7 @@ from hrviewer.viewer.widgets.common import label
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+    from hrviewer.runs.agreement import Agreement
     from hrviewer.runs.run_index import RunEntry
 
 __all__ = ["ComparePlot", "MplWidget", "plot_theme", "run_tooltip"]
@@ -145,6 +147,15 @@ class ComparePlot(MplWidget):
         self.axes.set_ylabel("absolute error" if has_errors else "estimate")
         if not shown:
             self.axes.set(xticks=[], yticks=[])
+        self.canvas.draw_idle()
+
+    def draw_agreement(self, title: str, agreement: Agreement) -> None:
+        """Draw the differences of two runs by region against the means of both."""
+        ink = self.prepare_axes()
+        if ink is None:
+            return
+        self.entries, self._points = [], np.zeros((0, 2))
+        draw_agreement(self.axes, agreement, title, ink)
         self.canvas.draw_idle()
 
     def entry_under(self, event: Any) -> RunEntry | None:

@@ -158,7 +158,7 @@ class CompareTab(QWidget):
         self.service.runs_listed.connect(self._fill)
         self.service.preload = preload_plots
         self.service.grid_changed.connect(self._update_buttons)
-        self.service.difference_changed.connect(self._update_buttons)
+        self.service.difference_changed.connect(self._on_difference)
         controller.comparison.grid_ready.connect(self._update_buttons)
         self.service.message_changed.connect(self._show_message)
         controller.run_queue.message_changed.connect(self._show_message)
@@ -338,7 +338,10 @@ class CompareTab(QWidget):
         return QIcon(dot)
 
     def _draw_plot(self, *_: object) -> None:
-        if self.service.is_ready:
+        difference = self.service.difference
+        if difference is not None and difference.agreement is not None:
+            self.plot.draw_agreement(difference.title, difference.agreement)
+        elif self.service.is_ready:
             self.plot.draw(self.service.entries, self.selected_runs(), self._strategy_names)
 
     def _on_selection(self) -> None:
@@ -389,6 +392,10 @@ class CompareTab(QWidget):
         else:
             self.service.show_grid(self.selected_runs())
         self._update_buttons()
+
+    def _on_difference(self) -> None:
+        self._update_buttons()
+        self._draw_plot()
 
     def _toggle_difference(self) -> None:
         if self.service.difference is not None:

@@ -1,4 +1,4 @@
-"""The panel that napari docks: the tabs Run, Compare and Export.
+"""The panel that napari docks: the tabs Run, Regions, Compare and Export.
 
 Invariant: the panel owns its controller and ticks it by the clock; it ends both when it is
 destroyed, closed with its window, or shut down.
@@ -37,6 +37,7 @@ from hrviewer.viewer.widgets.open_run_button import OpenRunButton
 from hrviewer.viewer.widgets.overlay_legend import OverlayLegend
 from hrviewer.viewer.widgets.overview import ImageOverview
 from hrviewer.viewer.widgets.patch_inspector import PatchInspectorWidget
+from hrviewer.viewer.widgets.region_tab import RegionTab
 from hrviewer.viewer.widgets.run_controls import RunControls
 from hrviewer.viewer.widgets.run_settings import RunSettingsForm
 from hrviewer.viewer.widgets.run_summary import IntervalWidget
@@ -57,7 +58,7 @@ WIDTH_PER_POINT = 44.2
 
 
 class Panel(QTabWidget):
-    """hrviewer's panel, with a tab to run, one to compare and one to export.
+    """hrviewer's panel, with tabs to run, to measure regions, to compare and to export.
 
     Parameters
     ----------
@@ -119,6 +120,8 @@ class Panel(QTabWidget):
         layout.addWidget(self.open_run_button)
         self.compare_tab = CompareTab(controller)
         self.addTab(scroll_area(body), "Run")
+        self.region_tab = RegionTab(controller)
+        self.addTab(scroll_area(self.region_tab), "Regions")
         self.export_tab = ExportTab(controller)
         self.addTab(self.compare_tab, "Compare")
         self.addTab(scroll_area(self.export_tab), "Export")
