@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from hrviewer.escaping import escape_html
 from hrviewer.geometry import Rect
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.map_coordinates import georeference_of
 from hrviewer.io.object_table import object_frame, read_objects
 from hrviewer.io.run_patches import read_patches
 from hrviewer.io.stored_map import open_stored_map
 from hrviewer.pyramid.fingerprint import image_key
 from hrviewer.regions import Region
+from hrviewer.runs.agreement import Agreement, grid_regions, region_agreement
 from hrviewer.runs.estimates import (
     CostDict,
     EstimateDict,
@@ -292,6 +294,35 @@ class Run:
         table = region_frame(rows, self.pixel_size)
         x, y, x1, y1 = np.array([region.shape.bounds for region in regions]).reshape(-1, 4).T
         return table.assign(y=y, x=x, h=y1 - y, w=x1 - x)
+
+    def agreement(self, other: Run | GroundTruth, regions: RegionsLike | None = None) -> Agreement:
+        """Compare with another run, or with ground truth, region by region.
+
+        Parameters
+        ----------
+        other : Run or GroundTruth
+            The reference.
+        regions : Region, Rect, path, or a sequence of them, optional
+            As of `measure`; 8 × 8 parts of the run's region by default.
+
+        Returns
+        -------
+        Agreement
+            With the differences as ``table``, their mean ``bias`` and the ``limits`` of agreement.
+
+        Raises
+        ------
+        HrviewerError
+            If less than two regions have estimates of both, or the runs cannot be compared.
+
+        Examples
+        --------
+        >>> run = hrviewer.run(image, model, region=(0, 0, 512, 512), progress=False)
+        >>> run.agreement(run).limits
+        (0.0, 0.0)
+        """
+        parts = grid_regions(self.region) if regions is None else self.resolve_regions(regions)
+        return region_agreement(self, other, parts)
 
     def layers(self) -> list[LayerDataTuple]:
         """Return cost, saliency, patches, output and objects as napari's layer-data tuples.
