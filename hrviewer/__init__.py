@@ -10,6 +10,7 @@ batch     a strategy on many images, on all cores, GPUs or machines
 cost      FLOPs, time and memory of a model by input size
 view      the napari window
 export    a run as a file that other tools read
+distill   the roles that a model lacks, trained from it on images
 models    the installed models
 strategies  the installed strategies
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from hrviewer.runs import run as run
     from hrviewer.runs.tissue import find_tissue as find_tissue
     from hrviewer.strategies import Strategy as Strategy
+    from hrviewer.training.distill import distill as distill
     from hrviewer.viewer.view import view as view
 
 _HOMES = {
@@ -64,6 +66,7 @@ _HOMES = {
     "compare": "hrviewer.runs:compare",
     "batch": "hrviewer.batch",
     "cost": "hrviewer.runs:cost",
+    "distill": "hrviewer.training.distill:distill",
     "find_tissue": "hrviewer.runs.tissue:find_tissue",
     "Region": "hrviewer.regions:Region",
     "view": "hrviewer.viewer.view:view",

@@ -18,6 +18,7 @@ __all__ = [
     "cache_folder",
     "data_folder",
     "is_vacant",
+    "models_folder",
     "runs_folder",
     "unused_path",
 ]
@@ -48,6 +49,11 @@ def data_folder() -> Path:
 def runs_folder() -> Path:
     """Return the folder in which runs are written by default."""
     return data_folder() / "runs"
+
+
+def models_folder() -> Path:
+    """Return the folder of the user's own model bundles, which are found by name."""
+    return data_folder() / "models"
 
 
 def unused_path(folder: Path, stem: str, suffix: str = "", *, claim: bool = True) -> Path:

@@ -14,7 +14,7 @@ import typer
 # These modules register commands, in the order of the help.
 # isort: off
 from hrviewer.cli import view, run, batch, measure, hot_spots, compare  # noqa: F401
-from hrviewer.cli import fit, export, listing, model_init, doctor  # noqa: F401
+from hrviewer.cli import distill, fit, export, listing, model_init, doctor  # noqa: F401
 
 # isort: on
 from hrviewer.cli.common import app

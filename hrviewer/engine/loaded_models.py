@@ -113,8 +113,8 @@ class LoadedModels(Mapping[str, Network]):
             raise ModelError(
                 f"the model bundle {self.bundle.name!r} has no network for the role {role!r}"
                 f"{what and f', {what}'}; it has: {', '.join(self.bundle.roles)}. Give one as "
-                f"main=MODEL,{role}=OTHER, train it (hrviewer-train, docs/training.md), or choose "
-                "patches, uniform, zoom or nonuniform, which need main alone"
+                f"main=MODEL,{role}=OTHER, train it (hrviewer distill, docs/training.md), or "
+                "choose patches, uniform, zoom or nonuniform, which need main alone"
             )
         other_in_int8 = self.precision == "int8" and role != "main"
         return self._load_on_device(role, "float32" if other_in_int8 else self.precision)

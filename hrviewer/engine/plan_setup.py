@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from hrviewer.engine.budget import Budget
+from hrviewer.engine.domain_check import domain_note
 from hrviewer.engine.loaded_models import LoadedModels
 from hrviewer.engine.model_infos import channel_note, model_info, native_scale
 from hrviewer.engine.preprocess import value_range
@@ -111,6 +112,7 @@ def build_context(
     notes = [*pyramid.notes, *models.notes, *filter(None, (channels, note, loaded.halo_note))]
     if pyramid.value_range.note and value_range(main.card, pyramid) == pyramid.value_range.ends:
         notes.append(pyramid.value_range.note)
+    notes += filter(None, [domain_note(main.card, pyramid)])
 
     if budget is not None and budget.unit == "seconds" and rates is None:
         rates = measure_rates(pyramid, models, clipped, scale)

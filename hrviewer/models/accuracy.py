@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from hrviewer.models.card_section import CardSection
+from hrviewer.models.learned_domain import LearnedDomain
 
 __all__ = [
     "ASSUMED_ERROR",
@@ -225,11 +226,14 @@ class ModelAccuracy(CardSection):
         Counts by scale, one curve for each domain.
     prediction_error
         Of a scout or scanner, the error against ``main``.
+    learned_domain
+        The kind of images it learned from: runs on others have a note.
     """
 
     count_error: tuple[CountError, ...] = ()
     prediction_error: PredictionError | None = None
     scale_curve: tuple[ScaleCurve, ...] = ()
+    learned_domain: LearnedDomain | None = None
 
     def count_error_for(self, synthetic: str | None) -> CountError | None:
         """Return the error of counts for a synthetic image's name, or for real images (None)."""

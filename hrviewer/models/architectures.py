@@ -130,6 +130,8 @@ class DensityScanner(nn.Module):
         Channels at strides 2, 4 and 8.
     variance, unit
         As in `DensityUNet`.
+    logits
+        Whether the output is a logit for each class instead of a density.
     """
 
     margin = halo = 24
@@ -140,6 +142,7 @@ class DensityScanner(nn.Module):
         widths: Sequence[int] = (8, 16, 24),
         variance: bool = False,
         unit: float = 1 / 16,
+        logits: bool = False,
     ) -> None:
         super().__init__()
         half, quarter, eighth = widths
@@ -151,7 +154,9 @@ class DensityScanner(nn.Module):
             _valid_conv_block(eighth, eighth, 3),
             _valid_conv_block(eighth, eighth, 3),
         )
-        self.head = CountHead(eighth, classes, variance, unit)
+        self.head = (
+            nn.Conv2d(eighth, classes, 1) if logits else CountHead(eighth, classes, variance, unit)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the density ``(n, k, (h - 48) / 8, (w - 48) / 8)`` of images ``(n, 3, h, w)``."""
@@ -160,6 +165,7 @@ class DensityScanner(nn.Module):
 
     def rescale(self, counts: float, variances: float = 1.0) -> None:
         """Multiply the predicted densities and variances by constants."""
+        assert isinstance(self.head, CountHead), "logits have no scale"
         self.head.rescale(counts, variances)
 
 

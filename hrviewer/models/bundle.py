@@ -23,12 +23,14 @@ from hrviewer.models.formats import open_model
 from hrviewer.models.json_file import read_json
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.network_cache import load_network, release_networks
+from hrviewer.paths import models_folder
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "CombinedBundle",
     "InstalledBundle",
     "ModelBundle",
+    "UserBundle",
     "installed_bundles",
     "no_model_error",
     "open_bundle",
@@ -229,12 +231,29 @@ class InstalledBundle:
         return ModelBundle.read(self.folder)
 
 
-def installed_bundles() -> dict[str, InstalledBundle]:
-    """Return the bundles of installed plug-ins by name, sorted."""
-    return {
-        entry.name: InstalledBundle(entry)
-        for entry in sorted(entry_points(group=ENTRY_POINT_GROUP))
+@dataclass(frozen=True)
+class UserBundle:
+    """A bundle in the user's folder of models, as ``hrviewer distill`` writes it."""
+
+    name: str
+    folder: Path
+
+    def load(self) -> ModelBundle:
+        """Return the bundle; raise `ModelError` if its ``bundle.json`` is invalid."""
+        return ModelBundle.read(self.folder)
+
+
+def installed_bundles() -> dict[str, InstalledBundle | UserBundle]:
+    """Return the bundles of installed plug-ins and of the user's folder by name, sorted.
+
+    A plug-in's comes before one of the user's of the same name.
+    """
+    found: dict[str, InstalledBundle | UserBundle] = {
+        file.parent.name: UserBundle(file.parent.name, file.parent)
+        for file in models_folder().glob("*/bundle.json")
     }
+    found |= {entry.name: InstalledBundle(entry) for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    return dict(sorted(found.items()))
 
 
 def open_bundle(spec: str | Path, trust: bool = False) -> ModelBundle:
@@ -243,13 +262,14 @@ def open_bundle(spec: str | Path, trust: bool = False) -> ModelBundle:
     Parameters
     ----------
     spec
-        Name of an installed bundle; a folder with ``bundle.json``; a weights file with its card,
-        ``NAME.json``, in the same folder; or a file or folder of another tool that describes its
-        model (`hrviewer.models.formats`). A single model is a bundle with only ``main``, or
-        ``main`` and ``encoder`` if its task is embedding. ``main=a.onnx,scout=b.onnx`` gives
-        single models roles. Several bundles joined by ``+`` are combined: each adds the roles that
-        those before it lack. A head takes the embeddings of its own bundle's encoder, or of a later
-        one; an embedding network becomes ``main`` only if there is no other.
+        Name of an installed bundle, or of one in the user's folder of models; a folder with
+        ``bundle.json``; a weights file with its card, ``NAME.json``, in the same folder; or a file
+        or folder of another tool that describes its model (`hrviewer.models.formats`). A single
+        model is a bundle with only ``main``, or ``main`` and ``encoder`` if its task is embedding.
+        ``main=a.onnx,scout=b.onnx`` gives single models roles. Several bundles joined by ``+`` are
+        combined: each adds the roles that those before it lack. A head takes the embeddings of its
+        own bundle's encoder, or of a later one; an embedding network becomes ``main`` only if there
+        is no other.
     trust
         Whether weights that can run code when opened (TorchScript, torch.export) are allowed.
 

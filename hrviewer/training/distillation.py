@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from hrviewer.models.accuracy import ModelAccuracy
 from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import Architecture, ModelCard
 from hrviewer.models.loaders.torch import count_flops
@@ -231,6 +232,7 @@ class DistilledScout:
                     "stride": spec.stride,
                     "halo": halo(architecture),
                     "margin": int(getattr(build(architecture), "margin", 0)),
+                    "names": (),
                     "activation": "none",
                     "variance": True,
                     "bound": None,
@@ -268,7 +270,9 @@ class DistilledScout:
     def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Scale the counts to main's, then the variance to the errors."""
         tiles, images = self._tile_sums(model, self.validation)
-        gain = fit_gain(images[:, 0], images[:, 2])
+        # Of nearly empty images a ratio says nothing.
+        counted = images[images[:, 2] > 0.1 * images[:, 2].mean()]
+        gain = fit_gain(counted[:, 0], counted[:, 2])
         model.rescale(gain)  # type: ignore[operator]
         tiles, _ = self._tile_sums(model, self.validation)
         spread = _error_spread(tiles)
@@ -338,7 +342,8 @@ class DistilledScout:
                 x.sum(0) for x in (*predicted.chunk(2), self._cached_teacher_density(full, image))
             ]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
-            tiles.append(maps.flatten(1).T.double().numpy())
+            values = maps.flatten(1).T.double().numpy()
+            tiles.append(values[~np.isnan(values).any(axis=1)])  # main may be unknown somewhere
         return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
 
 
@@ -355,6 +360,7 @@ def derive_card(main: ModelCard, role: str, architecture: Architecture, **fields
         "title": f"{main.title}: its {role}",
         "architecture": architecture,
         "sha256": None,
+        "accuracy": ModelAccuracy(),
         "training": {},
         "metrics": {},
     }
@@ -392,10 +398,11 @@ def _distillation_metrics(tiles: NDArray[Any], images: NDArray[Any]) -> dict[str
     count_error = np.abs(images[:, 0] - images[:, 2]).mean() / images[:, 2].mean()
     metrics = {
         "count_error": count_error,
-        "correlation": np.corrcoef(mean, expected)[0, 1],
+        "correlation": np.corrcoef(mean, expected)[0, 1] if mean.std() * expected.std() else 0.0,
         "spread": _error_spread(tiles),
         "coverage_95": (absolute <= 1.96 * np.sqrt(variance)).mean(),
         "count_in_top_tenth": expected[top].sum() / expected.sum(),
         "error_beyond_top_tenth": 1 - absolute[uncertain].sum() / max(absolute.sum(), 1e-12),
     }
-    return {name: round(float(value), 4) for name, value in metrics.items()}
+    # Equal predictions everywhere correlate with nothing.
+    return {name: round(float(np.nan_to_num(value)), 4) for name, value in metrics.items()}

@@ -56,6 +56,7 @@ def variance_loss(
     ----------
     mean, variance, target
         Predicted mean, predicted variance and target of the count in each cell, ``(n, k, h, w)``.
+        As in `density_loss`, NaN in the target means unknown.
     sides
         Sides of the windows, in cells.
     """
@@ -64,7 +65,8 @@ def variance_loss(
     for side in sides:
         area = side * side
         residual, spread = (F.avg_pool2d(x, side) * area for x in (error, variance))
-        total = total + F.gaussian_nll_loss(
-            residual, residual.new_zeros(()).expand_as(residual), spread
-        )
+        known = ~residual.isnan()
+        residual, spread = residual[known], spread[known]
+        if len(residual):
+            total = total + F.gaussian_nll_loss(residual, torch.zeros_like(residual), spread)
     return total / len(sides)

@@ -16,7 +16,7 @@ from hrviewer.models.card import ModelCard
 from hrviewer.models.json_file import read_json
 from hrviewer.training.task import TaskSet
 
-__all__ = ["round_weights", "write_role"]
+__all__ = ["round_weights", "write_entry", "write_role"]
 
 
 @torch.no_grad()
@@ -61,23 +61,44 @@ def write_role(
         If the bundle cannot be read, or the model does not match its card.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, weights = folder / "bundle.json", folder / f"{role}.safetensors"
-    bundle: Any = read_json(file) if file.exists() else {"roles": {}}
+    weights = folder / f"{role}.safetensors"
     data = save({k: _as_stored(v) for k, v in model.state_dict().items()})
     sha256 = hashlib.sha256(data).hexdigest()
     complete_card = card.model_copy(
         update={"sha256": sha256, "training": training, "metrics": metrics}
     )
+    weights.write_bytes(data)
+    write_entry(folder, name, task_set, role, weights.name, complete_card)
+    ModelBundle.read(folder).load(role, "cpu")
+
+
+def write_entry(
+    folder: Path, name: str, task_set: TaskSet, role: str, weights: str, card: ModelCard
+) -> None:
+    """Write a role's entry of ``bundle.json``; its weights are in the folder.
+
+    Parameters
+    ----------
+    folder, name, task_set, role, card
+        As of `write_role`.
+    weights
+        Name of the weights file.
+
+    Raises
+    ------
+    ModelError
+        If the bundle cannot be read.
+    """
+    file = folder / "bundle.json"
+    bundle: Any = read_json(file) if file.exists() else {"roles": {}}
     bundle["roles"][role] = {
-        "weights": weights.name,
-        "card": complete_card.model_dump(mode="json", exclude_defaults=True),
+        "weights": weights,
+        "card": card.model_dump(mode="json", exclude_defaults=True),
     }
     bundle = {"name": name, "title": task_set.title, "description": task_set.description} | {
         "roles": bundle["roles"]
     }
-    weights.write_bytes(data)
     file.write_text(json.dumps(bundle, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    ModelBundle.read(folder).load(role, "cpu")
 
 
 def _as_stored(value: Tensor) -> Tensor:

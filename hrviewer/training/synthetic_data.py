@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -21,6 +20,7 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
 from hrviewer.training.density_task import CountedImage
 from hrviewer.training.task import Batch
+from hrviewer.training.warps import mass_between, random_warp, warp_pixels
 
 __all__ = [
     "TEST",
@@ -36,9 +36,6 @@ __all__ = [
 
 TRAIN, VALIDATION, TEST = range(10_000), range(10_000, 11_000), range(11_100, 11_900)
 """Seeds of synthetic images for training, every choice, and published figures. No others."""
-
-DOWNSCALES = {2: 0.5, 4: 0.3, 8: 0.2}
-"""Downscaling factors of crops, and their probabilities."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ class CropStream(Dataset[Batch]):
         Size of objects at the image's lower border over that at its upper border: uniform crops
         then get objects of every size equally often.
     downscaled : int
-        Crops per batch that are downscaled by 2, 4 or 8 per side (see `DOWNSCALES`), so that the
-        network also works on downsampled images.
+        Crops per batch at a random scale from 1/1 to 1/8, anisotropic, some of them warped (see
+        `random_warp`), so that the network also works on downsampled and warped images.
     density_exponent : float
         Objects are selected with a probability of this power of the number of objects around
         them: with 0 isolated objects are as frequent as crowds, with 1 every object is equally
@@ -101,40 +98,69 @@ class CropStream(Dataset[Batch]):
         With a stride, their densities follow; with rings, their context.
         """
         rng = np.random.default_rng((self.seed, step))
-        images, densities, contexts = [], [], []
+        images: list[Tensor] = []
+        densities: list[Tensor] = []
+        contexts: list[Tensor] = []
         seeds = np.random.default_rng((self.seed, step // self.batches_per_image)).choice(
             TRAIN, self.batch
         )
         for i, image_seed in enumerate(seeds):
             image = _synthetic_image(self.name, self.size, int(image_seed))
-            scale = (
-                int(rng.choice([*DOWNSCALES], p=[*DOWNSCALES.values()]))
-                if i < self.downscaled
-                else 1
-            )
-            rect = self._sample_rect(
-                _object_points(self.name, self.size, int(image_seed)), rng, scale
-            )
-            images.append(_render(image, rect, scale))
-            if self.stride:
+            objects = _object_points(self.name, self.size, int(image_seed))
+            if i < self.downscaled:
+                pixels, density = self._warped_crop(image, objects, rng)
+            else:
+                rect = self._sample_rect(objects, rng, (self.side, self.side))
+                pixels = _render(image, rect).float() / 255
                 # Objects outside reach in, and the other way round.
-                surroundings = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
-                densities.append(
-                    density_map(image.ground_truth(surroundings), rect, self.stride * scale)
+                density = (
+                    density_map(self._objects_near(image, rect), rect, self.stride)
+                    if self.stride
+                    else None
                 )
+            images.append(pixels)
+            if density is not None:
+                densities.append(density)
             if self.rings:
                 contexts.append(context_patches(image, self.size, rect, self.rings))
-        parts = [torch.stack(images).float() / 255]
-        parts += [torch.stack(tensors) for tensors in (densities, contexts) if tensors]
+        parts = [torch.stack(images)]
+        parts += [torch.stack(densities)] if self.stride else []
+        parts += [torch.stack(contexts)] if contexts else []
         return tuple(parts)
 
+    def _objects_near(self, image: SyntheticImage, rect: Rect) -> GroundTruth:
+        """Return the objects in a rectangle and around it."""
+        surroundings = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
+        return image.ground_truth(surroundings)
+
+    def _warped_crop(
+        self, image: SyntheticImage, objects: NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return a crop at a random scale and warp, from 0 to 1, and its density."""
+        warp = random_warp(rng, self.side).limited(self.size, self.size)
+        # The coarsest overview that is fine enough everywhere, as the pyramid reads it.
+        level = 1 << max(0, int(math.log2(warp.finest)))
+        h, w = (-(-side // level) * level for side in warp.sides)
+        rect = self._sample_rect(objects, rng, (min(h, self.size), min(w, self.size)), level)
+        pixels = warp_pixels(image.render(rect, level), warp, level) / 255
+        if not self.stride:
+            return pixels, None
+        near = self._objects_near(image, rect)
+        step = self.stride
+        density = mass_between(near, rect.y + warp.rows[::step], rect.x + warp.columns[::step])
+        return pixels, density
+
     def _sample_rect(
-        self, objects: NDArray[np.float64], rng: np.random.Generator, scale: int
+        self,
+        objects: NDArray[np.float64],
+        rng: np.random.Generator,
+        sides: tuple[int, int],
+        lattice: int = 1,
     ) -> Rect:
         """Return a random rectangle, around one of the objects ``(n, 2)`` or anywhere."""
-        side = self.side * scale
-        last = self.size - side
-        corner = rng.integers(last + 1, size=2)
+        side = min(sides)
+        last = self.size - np.array(sides)
+        corner = rng.integers(last + 1)
         if len(objects) and rng.random() < self.object_fraction:
             _, cell, counts = np.unique(
                 objects // side, axis=0, return_inverse=True, return_counts=True
@@ -144,9 +170,11 @@ class CropStream(Dataset[Batch]):
             candidates = np.flatnonzero(cell.ravel() == selected)
             corner = objects[rng.choice(candidates)].astype(int) - corner % side
         elif self.size_gradient > 1:
-            corner[0] = last * (self.size_gradient ** rng.random() - 1) / (self.size_gradient - 1)
-        y, x = np.clip(corner, 0, last) // scale * scale
-        return Rect(int(y), int(x), side, side)
+            corner[0] = (
+                last[0] * (self.size_gradient ** rng.random() - 1) / (self.size_gradient - 1)
+            )
+        y, x = np.clip(corner, 0, last) // lattice * lattice
+        return Rect(int(y), int(x), *sides)
 
 
 @lru_cache(maxsize=64)
@@ -183,21 +211,11 @@ def density_map(
     Tensor
         ``(k, h/stride, w/stride)``, float32.
     """
-    spread = np.full(len(truth), stride / 2)
-    if truth.boxes is not None:
-        spread = np.maximum(spread, relative_spread * truth.boxes[:, 2:].min(axis=1))
-
-    def mass_per_cell(centers: NDArray[np.float64], start: int, length: int) -> NDArray[np.float64]:
-        edges = np.arange(start, start + length + 1, stride)
-        return np.diff(ndtr((edges - centers[:, None]) / spread[:, None]), axis=1)
-
-    rows = mass_per_cell(truth.points[:, 0], rect.y, rect.h)
-    columns = mass_per_cell(truth.points[:, 1], rect.x, rect.w)
-    maps = [
-        rows[truth.class_ids == class_id].T @ columns[truth.class_ids == class_id]
-        for class_id in range(len(truth.classes))
-    ]
-    return torch.from_numpy(np.stack(maps)).float()
+    rows, columns = (
+        np.arange(start, start + length + 1, stride, dtype=np.float64)
+        for start, length in ((rect.y, rect.h), (rect.x, rect.w))
+    )
+    return mass_between(truth, rows, columns, relative_spread)
 
 
 def context_patches(

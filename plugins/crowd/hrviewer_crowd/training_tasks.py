@@ -77,7 +77,7 @@ def main(data: Path | None, bundle: Path) -> DensityTask:
             stride=4,
             object_fraction=0.4,
             batches_per_image=8,
-            downscaled=2,
+            downscaled=7,
         ),
         validation={
             "validation": [counted_image("crowd", TEST_SIDE, seed) for seed in VALIDATION[:8]]

@@ -15,13 +15,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo
 
-__all__ = ["PhotoFields", "UnlabelledPhotos", "augment_stain", "make_textures", "simulate_camera"]
+__all__ = [
+    "PhotoFields",
+    "UnlabelledPhotos",
+    "augment_stain",
+    "make_textures",
+    "restain",
+    "simulate_camera",
+]
 
 NUCLEAR_STAINS = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.62, 0.50))
 """Optical density, red, green and blue, of nuclear stains: from blue to violet and black."""
@@ -35,6 +43,8 @@ OTHER_STAINS = (
     (0.45, 0.85, 0.25),
 )
 """Optical density of blood, pigment, ink and folds."""
+COUNTERSTAINS = ((0.27, 0.57, 0.78), (0.17, 0.97, 0.12), (0.54, 0.81, 0.22), (0.80, 0.45, 0.39))
+"""Optical density of what may stand where eosin does: DAB, PAS, trichromes."""
 BANK, LONG = 96, 3
 """Textures, and which share of them, the first, is long enough not to be taken for nuclei."""
 
@@ -258,6 +268,30 @@ def _synthesize_tissue(
     density = density + keratin * lamellae + dirt * (1 - mask * kept)
     density = density * some(0.7, 1.25)
     return torch.exp(-density) * some(0.9, 1.0), kept
+
+
+def restain(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return a field of a section ``(3, h, w)`` in other amounts and shades of its two stains.
+
+    Pixels are separated in optical density into haematoxylin, eosin and a rest (Ruifrok and
+    Johnston 2001); each is scaled, and the stains' own colours are changed a little, or eosin's
+    for another counterstain's.
+    """
+    stains = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    stains = np.vstack([stains, np.cross(*stains)])
+    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+    shades = stains + rng.normal(0, 0.05, stains.shape)
+    if rng.random() < 0.12:
+        shades[1] = COUNTERSTAINS[rng.integers(len(COUNTERSTAINS))]
+    shades /= np.linalg.norm(shades, axis=1, keepdims=True)
+    amounts = np.exp(rng.normal(0, (0.25, 0.35, 0.2)))
+    change = np.linalg.inv(stains) * amounts @ shades
+    density = -(rgb * 255 / 256 + 1 / 256).log()
+    density = torch.einsum("chw,cd->dhw", density, torch.from_numpy(change).float())
+    if rng.random() < 0.25:
+        blurred = gaussian_filter(density.numpy(), (0, *[rng.uniform(0.4, 1.4)] * 2))
+        density = torch.from_numpy(blurred)
+    return torch.exp(-density).clamp(0, 1)
 
 
 def simulate_camera(rgb: Tensor, rng: np.random.Generator) -> Tensor:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from hrviewer.errors import ParameterError
 from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
 from hrviewer.training import (
@@ -40,6 +41,7 @@ from torch.utils.data import Dataset
 
 from hrviewer_histology.marked import AnnotatedField, AnnotatedFields, read_annotated_fields
 from hrviewer_histology.photos import Photo, read_photos, shrink
+from hrviewer_histology.sections import Section, SectionFields, read_sections
 from hrviewer_histology.stains import PhotoFields, UnlabelledPhotos
 
 __all__ = ["INPUT", "SCALES", "TASKS", "count_samples"]
@@ -62,12 +64,39 @@ TEST_SIDE, DISTILLATION_SIDE = 8192, 4096
 """Sides of the synthetic test slides of main, and of the distilled roles."""
 SCALES = (1, 2, 4)
 """Downsampling factors of the val photos."""
+SLIDE = "CMU-1"
+SOURCES = ("TCGA-A7", "TCGA-A8", "TCGA-AC", "photos", SLIDE)
+"""Sources of real images, each of which a training can leave out."""
 
 
-def main(data: Path | None, bundle: Path, *, tissue: int = 0, marked: int = 0) -> DensityTask:
-    """Count nuclei; of twelve fields some may be of `tissue`, others of an annotated slide."""
+def main(
+    data: Path | None,
+    bundle: Path,
+    *,
+    tissue: int = 0,
+    marked: int = 0,
+    sections: int = 0,
+    left_out: str = "",
+) -> DensityTask:
+    """Count nuclei; fields of a batch are of photos, synthetic slides, a slide and sections.
+
+    Parameters
+    ----------
+    data, bundle
+        As of every task.
+    tissue
+        Fields of twelve that are of synthetic slides; with `sections` some at random scales.
+    marked
+        Further fields, of an annotated slide.
+    sections
+        Further fields, of sections, and three without nuclei.
+    left_out
+        Source that is tested on instead of being learned: one of `SOURCES`.
+    """
     photos, validation = _read_split(data, "train"), _read_split(data, "val")
     fields = read_annotated_fields(data) if data and marked else []
+    real = read_sections(data.parent / "tissue") if data and sections else []
+    learned = [section for section in real if section.source != left_out]
     card = ModelCard(
         name="nuclei-density",
         title="Nuclei, a density network",
@@ -77,30 +106,47 @@ def main(data: Path | None, bundle: Path, *, tissue: int = 0, marked: int = 0) -
         architecture=ARCHITECTURE,
         licence="BSD-3-Clause",
         citation="Trained on the histology photos of the 2018 Data Science Bowl (BBBC038, CC0): "
-        "Caicedo et al., Nucleus segmentation across imaging experiments, Nature Methods 2019.",
+        "Caicedo et al., Nucleus segmentation across imaging experiments, Nature Methods 2019"
+        + ("; and on BRCA-M2C (BSD-3-Clause): Abousamra et al., ICCV 2021." if real else "."),
     )
     lots = {f"val_{k}": count_samples(validation, k) for k in SCALES}
+    test = lots | {"tissue": [counted_image("tissue", TEST_SIDE, seed) for seed in TEST[:4]]}
+    if left_out == "photos":
+        test["photos"] = count_samples(photos)
+    for source in sorted({section.source for section in real}):
+        name = source if source == left_out else f"{source}, learned"
+        of_source = [section for section in real if section.source == source]
+        test[name] = [counted_section(section) for section in of_source]
 
     def pictures(steps: int, seed: int) -> Dataset[Batch]:
-        cut = PhotoFields(photos, steps, seed, batch=12 - tissue)
-        streams: list[Dataset[Any]] = [cut]
+        side, streams = 160, list[Dataset[Any]]()
+        if left_out != "photos":
+            streams.append(PhotoFields(photos, steps, seed, batch=12 - tissue, side=side))
         if tissue:
-            streams.append(CropStream("tissue", steps, seed, side=cut.side, batch=tissue, stride=4))
-        if marked:
-            streams.append(AnnotatedFields(fields, steps, seed, side=cut.side, batch=marked))
+            at_scales = {"batches_per_image": 64, "downscaled": tissue // 2} if sections else {}
+            streams.append(
+                CropStream("tissue", steps, seed, side=side, batch=tissue, stride=4, **at_scales)
+            )
+        if marked and left_out != SLIDE:
+            streams.append(AnnotatedFields(fields, steps, seed, side=side, batch=marked))
+        if learned:
+            streams.append(
+                SectionFields(learned, steps, seed, side=side, batch=sections, negatives=3)
+            )
         return ZippedStreams(*streams)
 
     return DensityTask(
         card,
         (_photo_and_synthetic_provenance(photos) if tissue else _photo_provenance(photos))
-        | _slide_provenance(fields),
+        | _slide_provenance(fields)
+        | _section_provenance(learned, left_out),
         pictures,
         validation={"val_1": lots["val_1"]}
         | {"tissue": [counted_image("tissue", TEST_SIDE, seed) for seed in VALIDATION[:4]]},
-        test=lots | {"tissue": [counted_image("tissue", TEST_SIDE, seed) for seed in TEST[:4]]},
+        test=test,
         windows=COARSE_WINDOWS if marked else WINDOWS,
         steps=3600,
-        learning_rate=6e-3 if marked else 3e-3,
+        learning_rate=6e-3 if marked and not sections else 3e-3,
     )
 
 
@@ -206,6 +252,8 @@ def _distillation_task(
     )
 
 
+sections_main = partial(main, tissue=4, marked=3, sections=6)
+
 TASKS = TaskSet(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
@@ -214,6 +262,8 @@ TASKS = TaskSet(
         "main/tissue": partial(main, tissue=2),
         "main/slide": partial(main, tissue=2, marked=6),
         "main/both": partial(main, tissue=5, marked=6),
+        "main/sections": sections_main,
+        **{f"main/without-{source}": partial(sections_main, left_out=source) for source in SOURCES},
         "scout": scout,
         "scout/topk": topk_scout,
         "scanner": scanner,
@@ -230,6 +280,14 @@ TASKS = TaskSet(
 def count_samples(photos: list[Photo], factor: int = 1) -> list[CountedImage]:
     """Return photos shrunk by `factor`, with their counts."""
     return [CountedImage(shrink(p.layers[:3], factor), p.count) for p in photos]
+
+
+def counted_section(section: Section) -> CountedImage:
+    """Return a section, cut to whole steps of the network, with its count."""
+    h, w = (length // INPUT.multiple_of * INPUT.multiple_of for length in section.rgb.shape[:2])
+    inside = (section.truth.points < (h, w)).all(axis=1)
+    pixels = torch.from_numpy(section.rgb[:h, :w].copy()).permute(2, 0, 1)
+    return CountedImage(pixels, int(inside.sum()))
 
 
 def _read_split(data: Path | None, split: str) -> list[Photo]:
@@ -257,3 +315,12 @@ def _slide_provenance(fields: list[AnnotatedField]) -> dict[str, Any]:
         return {}
     count = sum(len(field.truth) for field in fields)
     return {"slide": f"CMU-1-Small-Region, CC0: {len(fields)} fields, {count} nuclei by eye"}
+
+
+def _section_provenance(sections: list[Section], left_out: str) -> dict[str, Any]:
+    if not sections:
+        return {}
+    count = sum(len(section.truth) for section in sections)
+    sites = ", ".join(sorted({section.source for section in sections}))
+    learned = f"BRCA-M2C, BSD-3-Clause: {len(sections)} sections of {sites}, {count} nuclei"
+    return {"sections": learned} | ({"left out": left_out} if left_out else {})
