@@ -14,8 +14,8 @@ from hrviewer import errors
 from hrviewer.errors import HrviewerError
 
 FUNCTIONS = (
-    "open", "load", "run", "compare", "batch", "cost", "view", "export", "find_tissue", "models",
-    "strategies",
+    "open", "load", "run", "compare", "batch", "cost", "distill", "view", "export", "find_tissue",
+    "models", "strategies",
 )  # fmt: skip
 TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Region", "Run", "Strategy")
 ERRORS = (
