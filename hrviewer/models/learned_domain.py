@@ -64,7 +64,7 @@ class LearnedDomain(CardSection):
         """Return the distribution of features ``(n, 7)``."""
         mean = features.mean(axis=0)
         covariance = np.cov(features.T) + 1e-4 * np.eye(features.shape[1])
-        precision = np.linalg.inv(covariance)
+        precision = np.linalg.inv(covariance).astype(np.float64)
         distance = _distances(features, mean, precision)
         return cls(
             mean=tuple(np.round(mean, 4).tolist()),

@@ -222,12 +222,13 @@ def _random_place(
 ) -> Rect:
     """Return a random square in a part of an image along its longer side."""
     h, w = image.shape[:2]
-    corner = []
-    for axis, length in enumerate((h, w)):
-        low, high = part if axis == int(w > h) else (0.0, 1.0)
-        last = max(low * length, high * length - side)
-        corner.append(int(rng.uniform(low * length, last)))
-    return Rect(*corner, side, side)
+
+    def start(length: int, low: float, high: float) -> int:
+        return int(rng.uniform(low * length, max(low * length, high * length - side)))
+
+    whole = (0.0, 1.0)
+    y = start(h, *(whole if w > h else part))
+    return Rect(y, start(w, *(part if w > h else whole)), side, side)
 
 
 def teacher_map(
