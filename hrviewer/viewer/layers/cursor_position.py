@@ -18,6 +18,9 @@ __all__ = ["describe_position", "show_position"]
 SCREEN_PIXEL = 10.0
 """Micrometres that a screen pixel shows at a magnification of 1: 0.25 µm are 40×."""
 
+MIN_MAGNIFICATION = 0.001
+"""Smaller ones mean nothing to a microscopist."""
+
 
 def show_position(viewer: ViewerModel, layer: Layer) -> None:
     """Add the position on the image, and the magnification, to a layer's line in the status bar."""
@@ -61,4 +64,6 @@ def describe_position(
     if size is None:
         return [f"pixel {math.floor(y)}, {math.floor(x)}"]
     side = math.sqrt(size[0] * pixel[0] * size[1] * pixel[1])
-    return [f"y {y * size[0]:,.1f} µm, x {x * size[1]:,.1f} µm", f"{SCREEN_PIXEL / side:.3g}×"]
+    place = f"y {y * size[0]:,.1f} µm, x {x * size[1]:,.1f} µm"
+    magnification = SCREEN_PIXEL / side
+    return [place, f"{magnification:.3g}×"] if magnification >= MIN_MAGNIFICATION else [place]

@@ -34,6 +34,7 @@ def test_the_status_has_the_map_coordinates_under_the_cursor(controller, tmp_pat
     [
         ((0.5, 0.25), (1, 1), ["y 5.0 µm, x 5.0 µm", "28.3×"]),
         ((0.25, 0.25), (4, 4), ["y 2.5 µm, x 5.0 µm", "10×"]),
+        ((10.0, 10.0), (1e4, 1e4), ["y 100.0 µm, x 200.0 µm"]),
         (None, (1, 1), ["pixel 10, 20"]),
     ],
 )
