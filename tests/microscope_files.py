@@ -180,3 +180,71 @@ def encode_variant(name: str, value: Any) -> bytes:
     items = b"".join(encode_variant(key, entry) for key, entry in value.items())
     length = 1 + len(head) + 12 + len(items)
     return b"\x0b" + head + struct.pack("<IQ", len(value), length) + items + bytes(8 * len(value))
+
+
+DICOM_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""The class of whole-slide images."""
+EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DICOM_ROOT = "1.2.826.0.1.3680043.8.498."
+
+
+def write_dicom(path: Path, pixels: Pixels, *, tile: int = 128, size: float = 0.5) -> None:
+    """Write colours ``(h, w, 3)`` as a slide in DICOM, in tiles that are not compressed.
+
+    Parameters
+    ----------
+    path, pixels
+        The file and its pixels.
+    tile
+        Side of the tiles.
+    size
+        µm per pixel.
+    """
+    height, width, _ = pixels.shape
+    down, across = -(-height // tile), -(-width // tile)
+    full = np.full((down * tile, across * tile, 3), 255, np.uint8)
+    full[:height, :width] = pixels
+    tiles = full.reshape(down, tile, across, tile, 3).swapaxes(1, 2)
+    spacing = encode_element(0x28, 0x30, "DS", f"{size / 1000}\\{size / 1000}")
+    thickness = encode_element(0x18, 0x50, "DS", "0.001")
+    elements = [
+        (0x08, 0x08, "CS", "ORIGINAL\\PRIMARY\\VOLUME\\NONE"), (0x08, 0x16, "UI", DICOM_SLIDE),
+        (0x08, 0x18, "UI", f"{DICOM_ROOT}1"), (0x08, 0x60, "CS", "SM"),
+        (0x20, 0x0D, "UI", f"{DICOM_ROOT}2"), (0x20, 0x0E, "UI", f"{DICOM_ROOT}3"),
+        (0x20, 0x13, "IS", "1"), (0x20, 0x52, "UI", f"{DICOM_ROOT}4"),
+        (0x20, 0x9311, "CS", "TILED_FULL"), (0x28, 0x02, "US", 3), (0x28, 0x04, "CS", "RGB"),
+        (0x28, 0x06, "US", 0), (0x28, 0x08, "IS", str(down * across)), (0x28, 0x10, "US", tile),
+        (0x28, 0x11, "US", tile), (0x28, 0x100, "US", 8), (0x28, 0x101, "US", 8),
+        (0x28, 0x102, "US", 7), (0x28, 0x103, "US", 0), (0x48, 0x06, "UL", width),
+        (0x48, 0x07, "UL", height), (0x48, 0x105, "SQ", encode_item(b"")),
+        (0x5200, 0x9229, "SQ", encode_item(
+            encode_element(0x28, 0x9110, "SQ", encode_item(thickness + spacing)))),
+        (0x7FE0, 0x10, "OB", tiles.tobytes()),
+    ]  # fmt: skip
+    meta = b"".join(
+        encode_element(2, *entry)
+        for entry in (
+            (0x01, "OB", b"\0\1"), (0x02, "UI", DICOM_SLIDE), (0x03, "UI", f"{DICOM_ROOT}1"),
+            (0x10, "UI", EXPLICIT_LITTLE_ENDIAN), (0x12, "UI", f"{DICOM_ROOT}9"),
+        )
+    )  # fmt: skip
+    body = b"".join(encode_element(*entry) for entry in elements)
+    path.write_bytes(bytes(128) + b"DICM" + encode_element(2, 0, "UL", len(meta)) + meta + body)
+
+
+def encode_element(group: int, number: int, kind: str, value: str | int | bytes) -> bytes:
+    """Encode an element with its type; see DICOM PS3.5, section 7.1.2."""
+    if isinstance(value, str):
+        text = value.encode()
+        value = text + (b"\0" if kind == "UI" else b" ") * (len(text) % 2)
+    elif isinstance(value, int):
+        value = struct.pack("<H" if kind == "US" else "<I", value)
+    head = struct.pack("<HH", group, number) + kind.encode()
+    if kind in ("OB", "SQ"):
+        return head + struct.pack("<HI", 0, len(value)) + value
+    return head + struct.pack("<H", len(value)) + value
+
+
+def encode_item(content: bytes) -> bytes:
+    """Encode an item of a sequence."""
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from microscope_files import write_dicom
 from PIL import Image
 from toys import Bright, toy_bundle
 
@@ -67,6 +68,12 @@ def cog(folder: Path, pixels: Pixels) -> Path:
     return path
 
 
+def dicom(folder: Path, pixels: Pixels) -> Path:
+    pytest.importorskip("openslide")
+    write_dicom(folder / "a.dcm", pixels)
+    return folder / "a.dcm"
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:rasterio")
 @pytest.mark.parametrize(
     "write",
@@ -81,6 +88,7 @@ def cog(folder: Path, pixels: Pixels) -> Path:
         pytest.param(rgba, id="RGBA"),
         pytest.param(ome_zarr, id="OME-Zarr"),
         pytest.param(cog, id="COG of reflectances"),
+        pytest.param(dicom, id="DICOM"),
     ],
 )
 def test_the_count_does_not_depend_on_how_the_picture_is_stored(
@@ -159,6 +167,7 @@ def test_a_section_in_all_forms_has_one_count(shared: Path, tmp_path: Path) -> N
         "12 bits": tiff("u2", 16), "uint16": tiff("u2", 257), "float 0-255": tiff("f4", 1),
         "planar": tiff("u1", 1, planarconfig="separate"), "RGBA": rgba, "OME-Zarr": ome_zarr,
         "OME-TIFF": tiff("u2", 4, metadata={"axes": "YXS", "SignificantBits": 10}), "COG": cog,
+        "DICOM": dicom,
     }  # fmt: skip
     for name, write in writers.items():
         (tmp_path / name).mkdir()
