@@ -203,6 +203,7 @@ class OverlayLegend(TextSizedWidget):
         overlay_row = self.rows[name]
         if self._overlays is None:
             overlay_row.set_scale()
+            self.classes_button.hide()
             return
         drawn = self._overlays.maps.rasters[name]
         if name == "output":

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["arrange_docks", "image_share", "process_events", "set_window_size"]
 
-MIN_IMAGE_SHARE = 0.55
-"""Part of the window's width that the image has, at least."""
+MIN_IMAGE_SHARE = 0.52
+"""Part of the window's width that the image has beside docks on both sides, at least."""
 
 MAX_PANEL_SHARE = 0.42
 """Part of the window's width that the panel takes by itself, at most."""
@@ -65,7 +65,7 @@ def arrange_docks(panel: QWidget, width: int) -> None:
     for dock in left:
         window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock, Qt.Orientation.Vertical)
     width = min(width, round(MAX_PANEL_SHARE * window.width()))
-    beside = max((dock.minimumSizeHint().width() for dock in left), default=0)
+    beside = max((dock.sizeHint().width() for dock in left), default=0)
     if window.width() - beside - width < MIN_IMAGE_SHARE * window.width():
         ours.setWindowTitle(SHORT_TITLE)  # there is little room on its tab
         for dock in left:

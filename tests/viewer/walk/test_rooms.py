@@ -69,7 +69,8 @@ def test_room(opened, size, theme, points):
                 faults += [f"{panel.tabText(tab)}: {line}" for line in find(panel)]
         panel.setCurrentIndex(0)
         assert faults == []
-        assert image_share(panel) >= 0.55
+        # In a wide window napari's lists have a column of their own.
+        assert image_share(panel) >= (0.55 if size[0] < 1600 else 0.5)
     finally:
         appearance.font_size = before
 
