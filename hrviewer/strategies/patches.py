@@ -76,7 +76,7 @@ class PatchesParams(Params):
     visible_if: ClassVar[VisibleIf] = {"verify": ("mode", ("exact",))}
     special_value_text: ClassVar[SpecialValueText] = {
         "tile": "by the model",
-        "halo": "the card's",
+        "halo": "the model's",
         "grid": "tiles",
     }
     tile: int = tile_field(

@@ -204,7 +204,7 @@ def test_03_a_drawn_shape_counts_what_is_inside(walk):
     shapes.add(triangle, shape_type="polygon")
     walk.run()
     header = walk.state.run.header
-    assert header["regions"][0]["area_px"] == pytest.approx(200 * 200 / 2, rel=1e-6)
+    assert header["regions"][0]["area"] == pytest.approx(200 * 200 / 2, rel=1e-6)
     whole = walk.state.run.estimate["value"]
     red = spots(0)[:200, :200, 0].astype(float) / 255
     inside = np.add.outer(np.arange(200), np.arange(200)) < 199
