@@ -267,7 +267,7 @@ def test_08_metres_of_a_map_are_read(walk, monkeypatch, tmp_path):
         ],
     )  # fmt: skip
     walk.open(path, monkeypatch)
-    assert "0.5 m" in walk.panel.run_settings.image_summary.text().replace("500 mm", "0.5 m")
+    assert "50 cm/px" in walk.panel.run_settings.image_summary.text()
     walk.photograph("08-map")
     walk.window.viewer.layers.remove(walk.controller.image_layer)
     walk.settle()
