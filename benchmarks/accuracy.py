@@ -56,7 +56,7 @@ MIN_REGION = 1024
 MIN_CONSTANT = 0.3
 """Smallest standard deviation, in objects: a count of zero is not certain either."""
 
-MIN_RELATIVE = 0.02
+MIN_RELATIVE = 0.06
 """Smallest relative error of a scale: that of the gain itself, from few images."""
 
 TYPICAL_COUNT = 100.0

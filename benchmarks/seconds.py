@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,7 @@ def measure_limits(
             for _ in range(repeats):
                 with timed_run(pyramid, models, strategy, limit) as run:
                     taken.append(run.header["spent"]["wall_s"])
+            print(strategy, limit, *(round(each, 3) for each in taken), file=sys.stderr)
             yield {
                 "strategy": strategy,
                 "asked_s": limit,

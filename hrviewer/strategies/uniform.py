@@ -46,6 +46,10 @@ TIMED_INPUTS = 1024, 512, 256
 INPUT_SHARE = 0.05
 """Share of a limit of seconds that one input should take at most, as far as halos allow."""
 
+MAX_TIMED_SHRINK = 8.0
+"""Under a limit of seconds a scale is at most so many times that of the same FLOPs without reading:
+beyond, a sample of places is a better use of them."""
+
 PLANNED_SHARE = 0.95
 """Share of a limit of seconds that the scale is planned for: the clock should not end the run."""
 
@@ -170,12 +174,15 @@ class Uniform(Strategy):
     def _smallest(self, context: PlanContext) -> float:
         """Return the smallest scale that fits the budget."""
         timed = math.isfinite(context.seconds)  # then reading decides, too
-        shrink = 1.0 if timed else math.sqrt(context.once_per_pixel / context.budget)
-        scale = snap_scale(context.native_scale * max(1.0, shrink))
+        shrink = math.sqrt(context.once_per_pixel / context.budget)
+        affordable = snap_scale(context.native_scale * max(1.0, shrink))
+        scale = snap_scale(context.native_scale) if timed else affordable
         while True:
             patches = self._cut(context, scale)
             if self._fits(context, patches, scale):
                 return scale
+            if timed and scale > MAX_TIMED_SHRINK * affordable:
+                return affordable  # reading takes too long at any scale: the clock takes a sample
             if scale > max(context.region.h, context.region.w):
                 raise BudgetError(
                     f"a budget of {context.budget:.3g} FLOPs does not pay for a single input of "
