@@ -67,6 +67,10 @@ def reporting(message: str, kind: type[ImageReadError] = ImageReadError) -> Iter
         yield
     except HrviewerError:
         raise
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        # Of code that relies on what the metadata lack: its message alone explains nothing.
+        why = f"its metadata are damaged ({short_message(error)})"
+        raise kind(f"{message}: {why}") from error
     except Exception as error:
         raise kind(f"{message}: {short_message(error)}") from error
 
