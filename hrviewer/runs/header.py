@@ -25,6 +25,7 @@ MAX_HEADER_BYTES = 16 << 20
 Side = Annotated[int, Field(gt=0, lt=1 << 31)]
 Pixel = Annotated[int, Field(gt=-(1 << 31), lt=1 << 31)]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Ends = tuple[float, float]
 Amount = Annotated[float, Field(ge=0)]
 
 
@@ -41,9 +42,19 @@ class ImageHeader(BaseModel):
 
 
 class EstimateHeader(BaseModel):
-    """The estimate of a run."""
+    """The estimate of a run; see `hrviewer.runs.estimates.EstimateDict`."""
 
     kind: str
+    value: float
+    ci95: Ends | None = None
+    ci95_truth: Ends | None = None
+    per_class: dict[str, float] = {}
+    per_class_ci95: dict[str, Ends] = {}
+    area: float | None = None
+    coverage: float | None = None
+    map_sum: float | None = None
+    per_mm2: float | None = None
+    per_ha: float | None = None
 
 
 class CostHeader(BaseModel):
