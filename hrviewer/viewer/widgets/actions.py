@@ -58,9 +58,9 @@ class Actions:
             "next_strategy": partial(self._step_strategy, 1),
             "previous_strategy": partial(self._step_strategy, -1),
             "run_other_strategies": self._run_other_strategies,
-            "show_run_tab": partial(panel.setCurrentIndex, 0),
-            "compare": partial(panel.setCurrentIndex, 1),
-            "export": partial(panel.setCurrentIndex, 2),
+            "show_run_tab": partial(self._show_tab, "Run"),
+            "compare": partial(self._show_tab, "Compare"),
+            "export": partial(self._show_tab, "Export"),
         }
         self.keys = {
             name: QShortcut(QKeySequence(key), panel) for name, key in KEY_BINDINGS.items()
@@ -76,6 +76,11 @@ class Actions:
     def __call__(self, name: str) -> None:
         """Do an action, as its key does."""
         self._actions[name]()
+
+    def _show_tab(self, title: str) -> None:
+        """Show the tab of a title, wherever it is."""
+        titles = [self._panel.tabText(i) for i in range(self._panel.count())]
+        self._panel.setCurrentIndex(titles.index(title))
 
     def _run(self) -> None:
         if self._controller.state.run_state == "idle":
@@ -106,7 +111,7 @@ class Actions:
         """Run the strategies that have no run on this image yet."""
         controller = self._controller
         if controller.state.run_state == "idle":
-            self._panel.setCurrentWidget(self._panel.compare_tab)
+            self._show_tab("Compare")
             controller.run_queue.start(
                 [entry.strategy for entry in controller.compare_service.entries]
             )

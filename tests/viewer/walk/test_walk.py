@@ -174,7 +174,7 @@ def test_01_a_number_goes_with_its_image(walk, monkeypatch):
 
 def test_02_a_region_has_its_own_layer_and_stays(walk):
     service = walk.controller.annotation_service
-    walk.panel.setCurrentIndex(2)
+    walk.panel.user_actions("export")
     walk.click(walk.panel.export_tab.shapes_button)
     walk.settle()
     walk.panel.setCurrentIndex(0)
@@ -220,7 +220,7 @@ def test_03_a_drawn_shape_counts_what_is_inside(walk):
 def test_04_as_many_points_as_the_count_says(walk, tmp_path):
     walk.run()
     tab = walk.panel.export_tab
-    walk.panel.setCurrentIndex(2)
+    walk.panel.user_actions("export")
     tab.format.setCurrentText("geojson")
     tab.options.fields["points"].value = True
     tab.options.fields["patches"].value = False
@@ -312,7 +312,7 @@ def test_11_runs_have_a_home(walk, monkeypatch):
     )
     walk.click(walk.panel.open_run_button.button)
     assert asked == [str(walk.controller.resources.runs())]
-    walk.panel.setCurrentIndex(1)
+    walk.panel.user_actions("compare")
     walk.settle(0.5)
     assert walk.panel.compare_tab.table.rowCount() >= 3
     walk.photograph("11-compare")
@@ -321,7 +321,7 @@ def test_11_runs_have_a_home(walk, monkeypatch):
 
 def test_12_a_failed_export_keeps_its_target_and_drawing_is_undone(walk, tmp_path):
     tab = walk.panel.export_tab
-    walk.panel.setCurrentIndex(2)
+    walk.panel.user_actions("export")
     target = str(tmp_path / "missing" / "a.geojson")
     tab.path.setText(target)
     tab.path.setModified(True)

@@ -512,3 +512,9 @@ def test_text_that_grows_is_never_cut_off(docked):
         # Before any further event, so that nothing is painted cut off.
         for label in (controls.estimate_details, controls.cost):
             assert label.height() >= label.heightForWidth(label.width()) > 12 * lines
+
+
+def test_the_actions_of_tabs_show_them(docked):
+    for action, title in (("export", "Export"), ("compare", "Compare"), ("show_run_tab", "Run")):
+        docked.user_actions(action)
+        assert docked.tabText(docked.currentIndex()) == title
