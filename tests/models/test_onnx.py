@@ -391,7 +391,7 @@ def test_weights_outside_the_folder_are_not_read(save: Save, tmp_path: Path) -> 
 
 def test_too_large(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save([node("Identity", ["x"], ["y"])])
-    monkeypatch.setattr("hrviewer.models.loaders.onnx._MAX_BYTES", 10)
+    monkeypatch.setattr("hrviewer.models.loaders.onnx.MAX_BYTES", 10)
     with pytest.raises(HrviewerError, match="larger than 2 GB"):
         open_bundle(path).load()
 
