@@ -29,7 +29,7 @@ from hrviewer.strategies import get_strategy
 from .throughput import loaded_models
 
 STRATEGIES = ("patches", "scanner", "compression", "zoom", "uniform")
-SOURCE = "sample:crowd?size={size}&seed=10000"
+SOURCE = "sample:crowd?size={size}&seed={seed}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(found, indent=1))
 
 
-def write_synthetic(folder: Path, size: int) -> str:
+def write_synthetic(folder: Path, size: int, seed: int = 10000) -> str:
     """Write a synthetic image as a tiled TIFF with levels."""
     path = folder / f"crowd-{size}.tif"
     with (
-        open_pyramid(SOURCE.format(size=size)) as image,
+        open_pyramid(SOURCE.format(size=size, seed=seed)) as image,
         tifffile.TiffWriter(path) as writer,
     ):
         options: dict[str, Any] = {"tile": (256, 256), "compression": "jpeg", "photometric": "rgb"}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ from toys import write_thin_model
 
 from hrviewer.batch import batch
 from hrviewer.runs import Run
-
-pytestmark = pytest.mark.slow
 
 IMAGES = 4
 PATIENCE_S = 600
@@ -101,6 +100,7 @@ def worker_processes(parent: int) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_killed_workers_and_commands(arguments, expected, tmp_path):
     """The command is killed in the middle, then workers of the next one: the bits are the same."""
     first = subprocess.Popen([*COMMAND, *arguments, "--workers", "2"])
@@ -118,6 +118,7 @@ def test_killed_workers_and_commands(arguments, expected, tmp_path):
     assert answers(tmp_path / "batch") == expected
 
 
+@pytest.mark.slow
 def test_sigterm_stops_in_good_order(arguments, expected, tmp_path):
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--workers", "1"], stderr=subprocess.PIPE, text=True
@@ -159,6 +160,7 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
             process.wait(60)
 
 
+@pytest.mark.slow
 def test_a_scheduler_with_its_own_workers(arguments, expected, tmp_path, scheduler):
     done = subprocess.run([*COMMAND, *arguments, "--scheduler", scheduler], timeout=PATIENCE_S)
     assert done.returncode == 0
@@ -167,6 +169,7 @@ def test_a_scheduler_with_its_own_workers(arguments, expected, tmp_path, schedul
     assert answers(tmp_path / "batch") == expected
 
 
+@pytest.mark.slow
 def test_a_queue_that_starts_workers(arguments, expected, tmp_path, monkeypatch):
     """``sbatch`` of the test starts the job's script at once, as a free node would."""
     commands = tmp_path / "bin"
@@ -193,6 +196,7 @@ def test_a_queue_that_starts_workers(arguments, expected, tmp_path, monkeypatch)
     assert answers(tmp_path / "batch") == expected
 
 
+@pytest.mark.slow
 def test_python_on_several_processes(home, expected, tmp_path):
     job = batch(home / "slides", home / "model.onnx", "patches", tile=64, cache="off",
                 out=tmp_path / "batch", workers=2, cores=1)  # fmt: skip
@@ -200,3 +204,22 @@ def test_python_on_several_processes(home, expected, tmp_path):
     assert sorted(finished) == sorted(expected)
     assert job.complete
     assert answers(tmp_path / "batch") == expected
+
+
+@pytest.mark.soak
+def test_kills_at_random_moments(arguments, expected, tmp_path):
+    """Commands and workers are killed at random until all is done: the bits are the same."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        process = subprocess.Popen([*COMMAND, *arguments, "--workers", "2"])
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(2, 40))
+        victims = worker_processes(process.pid) if process.poll() is None else []
+        if victims and rng.random() < 0.5:
+            victims[0].kill()
+            process.wait(PATIENCE_S)
+        process.kill()
+        process.wait()
+    subprocess.run([*COMMAND, *arguments, "--workers", "2"], check=True, timeout=PATIENCE_S)
+    assert answers(tmp_path / "batch") == expected
+    assert not list((tmp_path / "batch").glob("*.new"))
