@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hrviewer.escaping import printable
 
@@ -67,6 +67,10 @@ class UntrustedModelError(ModelError):
 
 class DeviceMemoryError(ModelError, MemoryError):
     """A model that does not fit into a device's memory."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how it is made again; tblib, by which workers send errors, cannot find out."""
+        return type(self), self.args
 
 
 class ParameterError(HrviewerError, ValueError):

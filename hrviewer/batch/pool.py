@@ -7,6 +7,7 @@ workers.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -31,6 +32,9 @@ INPUTS_PER_WORKER = 2
 
 ATTEMPTS = 3
 """Attempts at an input whose worker ended."""
+
+
+_loading = threading.Lock()
 
 
 @contextmanager
@@ -147,12 +151,13 @@ def infer(
     from hrviewer.batch.worker import use_engine
 
     use_engine(engine, elsewhere=elsewhere)
-    network = loaded_models(model, trust)[role]
+    with _loading:
+        network = loaded_models(model, trust=trust)[role]
     with share_cores(share or available_cores()):
         return predict(network, array[None])[0]
 
 
 @lru_cache(maxsize=2)
-def loaded_models(model: str, trust: bool) -> LoadedModels:
+def loaded_models(model: str, *, trust: bool) -> LoadedModels:
     """Return a model's networks on this worker, loaded once."""
     return LoadedModels(open_bundle(model, trust), DeviceScheduler())

@@ -88,7 +88,7 @@ class AppStates(RuleBasedStateMachine):
         assert image is None or image in state.images
         for session in state.images:
             if session.run is not None:
-                assert session.run.image_key == session.source.pyramid.image_key
+                assert session.run.image_key == session.source.pyramid().image_key
         if image is None:
             assert state.run is None
             assert self.shown.get("estimate", NO_ESTIMATE) == NO_ESTIMATE
@@ -98,7 +98,7 @@ class AppStates(RuleBasedStateMachine):
             assert self.shown.get("notes", []) == list(image.notes)
         if state.resumable_run is not None:
             assert image is not None
-            assert state.resumable_run.image_key == image.source.pyramid.image_key
+            assert state.resumable_run.image_key == image.source.pyramid().image_key
 
     def teardown(self) -> None:
         if hasattr(self, "app"):

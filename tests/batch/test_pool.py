@@ -36,11 +36,13 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
     monkeypatch.setattr(threads, "_process_limit", 1)
+    path = write_thin_model(tmp_path / "model.onnx")
+    yield path
+    loaded_models(str(path), trust=False).device.close()  # as a worker's end would
     loaded_models.cache_clear()
-    return write_thin_model(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("strategy", ["patches", "uniform", "nonuniform", "zoom"])

@@ -223,7 +223,8 @@ def test_the_highest_scores_are_split_up_to_the_limit() -> None:
 @pytest.mark.parametrize("region", [None, Rect(100, 52, 700, 613)])
 def test_predictions_of_tokens_add_up(params: dict[str, Any], region: Rect | None) -> None:
     image = tiles(960, 1088)
-    estimate, requests, record = run(image, region=region, **params)
+    # Without a check, whose few cells may indicate another total.
+    estimate, requests, record = run(image, region=region, check=0, **params)
     whole = region or Rect(0, 0, 960, 1088)
     # A cell cut by the region counts by its part, so it is exact there, too.
     assert estimate.values == pytest.approx([red(image, region)], rel=1e-5)
@@ -422,7 +423,7 @@ def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
     )
     assert threshold > 0
     # At a fixed threshold the tokens of a region do not depend on others.
-    params |= {"tokens": 1.0, "threshold": 7.05}
+    params |= {"tokens": 1.0, "threshold": 7.05, "check": 0}
     whole, _, record = run(image, make_bundle(transformer=network), **params)
     parts = []
     for y in (0, 512):

@@ -300,9 +300,10 @@ class CompareTab(QWidget):
         hidden = {ONCE if self._detects else PRECISION}
         if self.table.isColumnHidden(DATE):
             hidden.add(DATE)
-        needed = sum(width for column, width in self._widths.items() if column not in hidden)
-        if needed + self.table.sizeHintForColumn(0) > self.table.viewport().width():
-            hidden.add(OF_PATCHES)
+        room = self.table.viewport().width() - self.table.sizeHintForColumn(0)
+        for column in (OF_PATCHES, ONCE):
+            if sum(width for each, width in self._widths.items() if each not in hidden) > room:
+                hidden.add(column)
         for column in (PRECISION, ONCE, OF_PATCHES):
             self.table.setColumnHidden(column, column in hidden)
 
