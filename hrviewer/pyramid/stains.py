@@ -49,7 +49,7 @@ def separate_stain(pixels: NDArray[np.uint8], stain: str) -> NDArray[np.uint8]:
     Examples
     --------
     >>> white = np.full((1, 1, 3), 255, np.uint8)
-    >>> int(separate_stain(white, "eosin"))
+    >>> separate_stain(white, "eosin").item()
     0
     """
     table = _density_table(stain)

@@ -276,7 +276,8 @@ class DistilledScout:
         model.rescale(gain)  # type: ignore[operator]
         tiles, _ = self._tile_sums(model, self.validation)
         spread = _error_spread(tiles)
-        model.rescale(1.0, spread**2)  # type: ignore[operator]
+        if spread > 0:  # where all predictions were nothing there is none to learn from
+            model.rescale(1.0, spread**2)  # type: ignore[operator]
         return {"gain": round(float(gain), 4), "error_spread_before": round(spread, 4)}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:

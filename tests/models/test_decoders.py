@@ -125,6 +125,7 @@ def test_outputs_of_another_format(name: str) -> None:
 @pytest.mark.parametrize("name", BOX_DECODERS)
 def test_nothing_is_found(name: str) -> None:
     shapes = {
+        "yolov5": [(84, 7)],
         "yolox": [(84, 7)],
         "yolov8": [(6, 84)],
         "yolov8-seg": [(38, 84), (32, 16, 16)],

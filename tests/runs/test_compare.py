@@ -307,8 +307,9 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
         assert row["cost"]["flops"] > 0
     assert len(pd.read_parquet(output["files"]["parquet"])) == len(strategy_ids())
     page = (out / "report.html").read_text("utf-8")
-    # The plot, the image, and output and cost of each run, and saliency where it varies.
-    assert page.count("data:image/png;base64,") == 1
+    # The plots of error and agreement, the image, and output and cost of each run, and saliency
+    # where it varies.
+    assert page.count("data:image/png;base64,") == 2
     pictures = page.count("data:image/jpeg;base64,") - 1
     assert 2 * len(strategy_ids()) <= pictures <= 3 * len(strategy_ids())
     assert "http" not in page
