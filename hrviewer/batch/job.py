@@ -213,8 +213,10 @@ class Batch:
         client = workers.client
         client.register_plugin(WorkerState(self._settings.digest, workers.cores, workers.devices))
         if self._engine is None:
+            model = self._settings.model or self._entries[0].model
+            settings = self._settings.model_copy(update={"model": model})
             self._engine = client.submit(
-                measure_engine, self._settings, workers.cores, pure=False
+                measure_engine, settings, workers.cores, pure=False
             ).result()
             self._write_settings(self._engine)
         self._collect(workers, self._engine)
@@ -248,6 +250,8 @@ class Batch:
             )
 
         running = {submit(entry): (entry, 1) for entry in self._entries}
+        if self._stopping.is_set():  # it was stopped before there were workers to stop
+            self.stop()
         completed = as_completed(list(running), raise_errors=False)
         for future in completed:
             entry, attempt = running.pop(future)

@@ -23,7 +23,13 @@ from hrviewer.engine import DeviceScheduler, LoadedModels
 from hrviewer.engine.device_scheduler import predict
 from hrviewer.errors import ParameterError, RunError, short_message
 from hrviewer.models import BUILTINS, Network, open_bundle
-from hrviewer.models.threads import available_cores, current_share, limit_cores, share_cores
+from hrviewer.models.threads import (
+    available_cores,
+    core_limit,
+    current_share,
+    limit_cores,
+    share_cores,
+)
 
 __all__ = ["InferencePool", "inference_pool"]
 
@@ -63,11 +69,13 @@ def inference_pool(
     ...     run = hrviewer.run("slide.svs", "nuclei", "zoom", scheduler=pool)
     """
     with connect(**places) as workers:
+        before = core_limit()
         pool = InferencePool(workers, str(model), trust)
         try:
             yield pool
         finally:
             pool.close()
+            limit_cores(before)
 
 
 class InferencePool(DeviceScheduler):
@@ -111,11 +119,11 @@ class InferencePool(DeviceScheduler):
 
     def _infer(self, network: Network, arrays: list[NDArray[np.float32]], batch: int) -> Any:
         role = self.roles.get(id(network))
-        if role is None or role in BUILTINS:
+        if role is None or role in BUILTINS or network.precision != "float32":
             return super()._infer(network, arrays, batch)
-        return [self._infer_elsewhere(role, array) for array in arrays]
+        return [self._infer_elsewhere(role, network.digest, array) for array in arrays]
 
-    def _infer_elsewhere(self, role: str, array: NDArray[np.float32]) -> Any:
+    def _infer_elsewhere(self, role: str, digest: str, array: NDArray[np.float32]) -> Any:
         from distributed import KilledWorker
 
         for _ in range(ATTEMPTS):
@@ -125,6 +133,7 @@ class InferencePool(DeviceScheduler):
                 self._trust,
                 self._engine,
                 role,
+                digest,
                 array,
                 current_share(),
                 elsewhere=self._elsewhere,
@@ -142,17 +151,29 @@ def infer(
     trust: bool,
     engine: Any,
     role: str,
+    digest: str,
     array: NDArray[np.float32],
     share: int | None,
     *,
     elsewhere: bool,
 ) -> Any:
-    """Return the output of one input; runs on a worker."""
+    """Return the output of one input; runs on a worker.
+
+    Raises
+    ------
+    ParameterError
+        If the worker's network is another one than the run's.
+    """
     from hrviewer.batch.worker import use_engine
 
     use_engine(engine, elsewhere=elsewhere)
     with _loading:
         network = loaded_models(model, trust=trust)[role]
+    if network.digest != digest:
+        raise ParameterError(
+            f"the workers were started for {model}, and this run has another {role}: start them "
+            "for its model"
+        )
     with share_cores(share or available_cores()):
         return predict(network, array[None])[0]
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 __all__ = [
     "PerThreadCount",
     "available_cores",
+    "core_limit",
     "current_share",
     "limit_cores",
     "recommended_streams",
@@ -39,7 +40,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def limit_cores(cores: int) -> None:
+def core_limit() -> int | None:
+    """Return the number of cores that `limit_cores` set; None if it did not."""
+    return _process_limit
+
+
+def limit_cores(cores: int | None) -> None:
     """Let networks of this process use a number of cores, for one of several that run at once.
 
     The system distributes processes over cores; this only sets how many threads compute.

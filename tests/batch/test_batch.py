@@ -230,6 +230,25 @@ def test_settings_are_checked_before_anything_runs(start, tmp_path):
     assert not (tmp_path / "batch").exists()
 
 
+def test_every_image_may_have_its_own_model(start, slides, tmp_path):
+    (slides / "cohort.csv").write_text(f"image,model\na.png,{tmp_path / 'model.onnx'}\n")
+    assert start(slides / "cohort.csv", model=None).wait().table["status"].tolist() == ["done"]
+
+
+def test_a_batch_stopped_before_its_workers_are_there_runs_nothing(start, slides, monkeypatch):
+    connected, begin = worker.threading.Event(), Batch._run_on
+
+    def wait(self, workers):
+        connected.wait(60)
+        return begin(self, workers)
+
+    monkeypatch.setattr(Batch, "_run_on", wait)
+    job = start([slides / "a.png"])
+    job.stop()
+    connected.set()
+    assert job.wait().table["status"].tolist() == ["stopped"]
+
+
 def test_a_model_is_needed(start):
     with pytest.raises(HrviewerError, match="model"):
         start(model=None)

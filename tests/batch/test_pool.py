@@ -74,3 +74,23 @@ def test_errors_of_a_worker_reach_the_run(client, model, tmp_path, monkeypatch):
         done = run(path, model, out=tmp_path / "a.run.zarr", cache="off", scheduler=pool)
     assert not done.complete
     assert "no such luck" in done.patches["error"].iloc[0]
+
+
+def test_workers_of_another_model_are_refused(client, model, tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+    (tmp_path / "other").mkdir()
+    other = write_thin_model(tmp_path / "other" / "model.onnx")
+    card = other.with_suffix(".json")
+    card.write_text(card.read_text().replace('"thing"', '"other"'))
+    with inference_pool(model, client=client, cores=1) as pool:
+        done = run(path, other, out=tmp_path / "a.run.zarr", cache="off", scheduler=pool)
+    assert not done.complete
+    assert "another main" in done.patches["error"].iloc[0]
+
+
+def test_the_cores_of_this_process_are_its_own_again(client, model, monkeypatch):
+    monkeypatch.setattr(threads, "_process_limit", None)
+    with inference_pool(model, client=client, cores=1):
+        assert threads.core_limit() == 1
+    assert threads.core_limit() is None
