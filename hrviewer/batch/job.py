@@ -273,6 +273,8 @@ class Batch:
             earlier = self._results.rows[entry.key]
             if earlier["status"] == row["status"] == "done" and earlier["run"] == row["run"]:
                 row = earlier | {"error": row.get("error")}
+            elif earlier["status"] == "done" and row["status"] == "stopped":
+                row = earlier  # stopped before it began: what was done stays so
             self._finished.append(self._results.update(entry, row))
             self._changed.notify_all()
 

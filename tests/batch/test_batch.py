@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from PIL import Image
 from toys import write_thin_model
 
 from hrviewer.batch import Batch, batch, worker
+from hrviewer.batch.worker import stop_batch
 from hrviewer.engine import Budget
 from hrviewer.errors import ClaimedError, HrviewerError, ParameterError, RunError
 from hrviewer.models import threads
 from hrviewer.runs import run
 from hrviewer.runs.batch_runner import BatchRunner
+
+from .thread_workers import threads_as_workers
 
 GOOD = ("a.png", "b.png")
 
@@ -28,17 +31,7 @@ GOOD = ("a.png", "b.png")
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     """Return a client of one worker on a thread of this process."""
-    with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with threads_as_workers(1) as client:
         yield client
 
 
@@ -247,6 +240,20 @@ def test_a_batch_stopped_before_its_workers_are_there_runs_nothing(start, slides
     job.stop()
     connected.set()
     assert job.wait().table["status"].tolist() == ["stopped"]
+
+
+def test_what_was_done_stays_done_if_the_next_batch_is_stopped(start, slides, monkeypatch):
+    first = start([slides / "a.png"]).wait().table
+    setup = worker.WorkerState.setup
+
+    def stopped_at_once(self, worker):
+        setup(self, worker)
+        stop_batch()
+
+    monkeypatch.setattr(worker.WorkerState, "setup", stopped_at_once)
+    table = start([slides / name for name in GOOD]).wait().table
+    assert table["status"].tolist() == ["done", "stopped"]
+    assert table["estimate"].iloc[0] == first["estimate"].iloc[0]
 
 
 def test_a_model_is_needed(start):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 from PIL import Image
 from toys import write_thin_model
 
@@ -17,21 +17,13 @@ from hrviewer.errors import HrviewerError
 from hrviewer.models import threads
 from hrviewer.runs import run
 
+from .thread_workers import threads_as_workers
+
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     """Return a client of two workers on threads of this process."""
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with threads_as_workers(2) as client:
         yield client
 
 
