@@ -99,8 +99,8 @@ class RegionService:
         self._pixel_size: tuple[float, float] | None = None
         self._changed_at: float | None = None
         self._tasks: list[Task[Any]] = []
-        state.overlays_replaced.connect(self.mark_changed)
-        state.run_shown.connect(self.mark_changed)
+        state.overlays_replaced.connect(self._forget)
+        state.run_shown.connect(self._forget)
         state.image_changed.connect(self._on_image)
         annotations.changed.connect(self.mark_changed)
 
@@ -118,6 +118,12 @@ class RegionService:
     def mark_changed(self, *_: object) -> None:
         """Have the regions measured soon."""
         self._changed_at = time.monotonic()
+
+    def _forget(self, *_: object) -> None:
+        """Take away the numbers of the run that was displayed before; have those of the next."""
+        if any(row.measured is not None for row in self.rows):
+            self._set_rows([RegionRow(row.region) for row in self.rows])
+        self.mark_changed()
 
     def tick(self) -> None:
         """Measure a moment after the last change."""

@@ -166,3 +166,13 @@ def test_regions_of_a_file(tab, tmp_path, monkeypatch):
     until_quiet(tab.controller)
     assert (cell(tab, 0, "name"), cell(tab, 0, "class")) == ("ring", "tumour")
     assert tab.service.rows[0].region.area == pytest.approx(80 * 80 - 30 * 30)
+
+
+def test_numbers_end_with_the_run_that_they_are_of(tab, finish, monkeypatch):
+    draw(tab, (40, 20), (40, 140), (80, 140), (80, 20))
+    finish_run(tab, finish)
+    assert cell(tab, 0, "count")
+    monkeypatch.setattr(region_service, "DELAY_SECONDS", 60.0)
+    tab.controller.state.overlays_replaced.emit()
+    assert cell(tab, 0, "name") == "region"
+    assert cell(tab, 0, "count") == ""
