@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 from hrviewer.app.services.region_service import RegionRow
 from hrviewer.formatting import format_number, format_part
+from hrviewer.regions import Region
 from hrviewer.runs.region_table import describe_region
 from hrviewer.units import AREA_UNITS, area_unit, format_area
 from hrviewer.viewer.controller import Controller
@@ -24,6 +25,10 @@ TIPS = {
     "density": "Per area of the region",
     "of tissue": "Per area of its tissue",
 }
+
+
+OVERLAP = 1e-6
+"""Part of the area of regions by which they may overlap, from rounding."""
 
 
 class RegionTable(QTableWidget):
@@ -102,10 +107,12 @@ class RegionTable(QTableWidget):
         chosen = [rows[i] for i in self.selected_rows() if i < len(rows)] or rows
         if not chosen:
             return "Draw a region: its count, area and density are shown here"
-        area = math.fsum(row.region.area for row in chosen)
+        area = Region.union([row.region for row in chosen]).area
         count = [estimate_of(row) for row in chosen]
         plural = "s" * (len(chosen) != 1)
         text = f"{len(chosen)} region{plural}, {format_area(area, self.service.pixel_size)}"
+        if area < (1 - OVERLAP) * math.fsum(row.region.area for row in chosen):
+            return f"{text} together: they overlap, so their counts have no sum"
         found = [each for each in count if each is not None and each["kind"] == "count"]
         if not found:
             return text

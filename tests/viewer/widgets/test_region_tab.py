@@ -176,3 +176,13 @@ def test_numbers_end_with_the_run_that_they_are_of(tab, finish, monkeypatch):
     tab.controller.state.overlays_replaced.emit()
     assert cell(tab, 0, "name") == "region"
     assert cell(tab, 0, "count") == ""
+
+
+def test_counts_of_regions_that_overlap_are_not_summed(tab, finish):
+    draw(tab, (40, 20), (40, 140), (80, 140), (80, 20))
+    draw(tab, (60, 20), (60, 140), (100, 140), (100, 20))
+    finish_run(tab, finish)
+    assert "they overlap" in tab.sum_label.text()
+    assert "predicted" not in tab.sum_label.text()
+    tab.table.selectRow(1)
+    assert "predicted" in tab.sum_label.text()
