@@ -71,8 +71,9 @@ class ImageOverview(QWidget):
             return
         visible = viewport_of(self._controller.viewer, layer).rect
         if visible != self._visible:
+            self._update_frame()
             self._visible = visible
-            self.update()
+            self._update_frame()
         now = time.monotonic()
         if layer is self._layer and now - self._drawn_at < REDRAW_SECONDS:
             return
@@ -85,6 +86,12 @@ class ImageOverview(QWidget):
             pixels.tobytes(), w, h, 3 * w, QImage.Format.Format_RGB888
         ).copy()  # Qt does not keep the bytes
         self.update()
+
+    def _update_frame(self) -> None:
+        """Paint the view's rectangle again, and no more: it moves as often as the camera does."""
+        view = self.view_rect
+        if view is not None:
+            self.update(view.adjusted(-3, -3, 3, 3).toAlignedRect())
 
     def _frame(self) -> QRectF | None:
         """The picture's place in the widget."""

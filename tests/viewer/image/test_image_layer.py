@@ -44,6 +44,19 @@ def test_a_lazy_level_reads_like_an_array(axes):
         lazy[..., ::-1, :] if axes == "yxc" else lazy[..., ::-1]
 
 
+@pytest.mark.parametrize(("bands", "channels"), [(3, (0, 1, 2)), (4, (0, 1, 2)), (4, (2,))])
+def test_loaded_tiles_lie_in_one_piece(bands, channels):
+    """Copies of tiles whose channels lie apart take the window's thread twenty times as long."""
+    image = np.random.default_rng(3).integers(0, 256, (512, 512, bands), np.uint8)
+    with open_pyramid([image, image[::2, ::2]]) as pyramid:
+        loader, level = TileLoader(pyramid, 2, channels), pyramid.levels[0]
+        key = next(level.tiles(0, 1, 0, 1))
+        tile = level.load_tile(key)
+        shown = loader._displayed(level, tile)
+    assert shown.flags.c_contiguous
+    np.testing.assert_array_equal(shown, tile.pixels[..., list(channels)])
+
+
 def test_a_small_image_is_one_array():
     data, settings, kind = image_layer_data(open_pyramid(np.zeros((30, 40, 3), np.uint8)))
     assert isinstance(data, np.ndarray)

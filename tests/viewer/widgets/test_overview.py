@@ -49,6 +49,22 @@ def test_the_rectangle_is_the_view_and_a_click_moves_it(qtbot, opened):
     assert overview.view_rect.width() == MIN_SIDE  # still visible
 
 
+def test_a_moved_view_repaints_its_rectangle_only(qtbot, opened, monkeypatch):
+    controller, overview = opened
+    camera = controller.viewer.scene.camera
+    camera.center, camera.zoom = (0, 50, 50), 50.0
+    overview.tick()
+    repainted = []
+    monkeypatch.setattr(overview, "update", lambda *part: repainted.append(part))
+    before = overview.view_rect
+    camera.center = (0, 60, 80)
+    overview.tick()
+    (old,), (new,) = repainted
+    assert old.contains(before.toAlignedRect())
+    assert new.contains(overview.view_rect.toAlignedRect())
+    assert max(old.width(), new.width()) < overview.width() / 2
+
+
 def test_the_picture_shows_the_image_and_its_maps(opened):
     controller, _ = opened
     layer = controller.image_layer
