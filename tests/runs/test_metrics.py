@@ -154,7 +154,7 @@ def overlapping(boxes, scores, truth):
     shares = common / (boxes[:, 2:].prod(1)[:, None] + truth[:, 2:].prod(1) - common)
     hit = np.zeros(len(boxes), bool)
     for i in np.argsort(-scores, kind="stable"):
-        best = shares[i].argmax()
+        best = shares.shape[1] - 1 - shares[i, ::-1].argmax()  # COCO's choice of equal ones
         if shares[i, best] >= 0.5:
             hit[i], shares[:, best] = True, -1
     return hit
