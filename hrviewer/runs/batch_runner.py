@@ -128,16 +128,16 @@ class BatchRunner:
         on_event: Callback | None = None,
         control: RunControl | None = None,
     ) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"{folder} cannot be created: {error}") from None
         self.folder = folder
         self._device_name, self._precision, self._batch = device, precision, batch
         self._on_event, self.control = on_event, control
         self._cache = result_cache() if cache == "use" else None
         self._scheduler = DeviceScheduler(streams=streams or recommended_streams())
         self._models: dict[str | ModelBundle | Model, LoadedModels] = {}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WriteError(f"{folder} cannot be created: {error}") from None
 
     def close(self) -> None:
         """End the device's threads."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +254,14 @@ def test_a_folder_of_images_and_invalid_strategies(photo, tmp_path):
     )
     assert "raise the budget" in table["note"].item()
     assert np.isnan(table["flops"].item())
+
+
+def test_a_folder_that_cannot_be_made_leaves_no_threads(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    before = threading.enumerate()
+    with pytest.raises(HrviewerError, match="cannot be created"):
+        compare(picture(64, 64), toy_bundle(), "patches", out=tmp_path / "taken", progress=False)
+    assert set(threading.enumerate()) <= set(before)
 
 
 def test_specs_are_parsed():
