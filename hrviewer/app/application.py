@@ -8,6 +8,7 @@ from pathlib import Path
 from hrviewer.app.resources import Resources
 from hrviewer.app.services.annotation_service import AnnotationService
 from hrviewer.app.services.background import Background
+from hrviewer.app.services.batch_service import BatchService
 from hrviewer.app.services.compare_service import CompareService
 from hrviewer.app.services.export_service import ExportService
 from hrviewer.app.services.ground_truth_service import GroundTruthService
@@ -83,6 +84,7 @@ class Application:
         self.export_service = ExportService(state, background)
         self.recent_files = RecentFiles(state, background)
         self.slide_list = SlideList(state, background, resources)
+        self.batch_service = BatchService(state, background)
         self._closed = False
 
     @property
@@ -123,6 +125,7 @@ class Application:
         self.image_loader.cancel()
         self.annotation_service.save_and_close(wait=True)
         self.export_service.stop()
+        self.batch_service.close()
         running, session = self.run_service.close(), self.live.session
         self.background.close()
         self.live.close()

@@ -52,12 +52,15 @@ class Workers:
         Whether they may be on other machines.
     devices : tuple of str
         Devices of local workers, one each.
+    low_priority : bool
+        Whether they give way to other programs, such as a window.
     """
 
     client: Client
     cores: int | None = None
     elsewhere: bool = False
     devices: tuple[str, ...] = ()
+    low_priority: bool = False
 
 
 @contextmanager
@@ -69,6 +72,7 @@ def connect(
     scheduler: str | None = None,
     cluster: str | Path | None = None,
     client: Client | None = None,
+    low_priority: bool = False,
 ) -> Iterator[Workers]:
     """Start workers, or connect to those that there are.
 
@@ -87,6 +91,8 @@ def connect(
         ``options``, and the number of ``workers``.
     client : distributed.Client, optional
         A connection that is open already; it stays open.
+    low_priority : bool
+        Whether local workers give way to other programs (Linux).
 
     Raises
     ------
@@ -115,7 +121,7 @@ def connect(
         count = workers or len(used) or max(1, available_cores() // recommended_streams())
         share = cores or max(1, available_cores() // count)
         with local_client(count) as client:
-            yield Workers(client, share, devices=used)
+            yield Workers(client, share, devices=used, low_priority=low_priority)
 
 
 def default_devices() -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from hrviewer.batch.cluster import Workers, check_place, connect
 from hrviewer.batch.image_list import ImageEntry, list_entries
+from hrviewer.batch.report import write_batch_file
 from hrviewer.batch.results_table import ResultsTable, Row
 from hrviewer.batch.settings import BatchSettings, EngineSettings
+from hrviewer.batch.totals import folder_totals
 from hrviewer.claims import claim
 from hrviewer.errors import (
     HrviewerError,
@@ -127,6 +129,15 @@ class Batch:
         return table[table["status"] == "failed"]
 
     @property
+    def totals(self) -> pd.DataFrame:
+        """What the images of each folder give together; see `hrviewer.batch.folder_totals`."""
+        return folder_totals(self.table)
+
+    def write_report(self, path: str | Path) -> Path:
+        """Write the rows so far to one file; see `hrviewer.batch.write_batch_file`."""
+        return write_batch_file(self.table, Path(path))
+
+    @property
     def complete(self) -> bool:
         """Whether every image is done."""
         return bool((self.table["status"] == "done").all())
@@ -211,7 +222,14 @@ class Batch:
         from hrviewer.batch.worker import WorkerState, measure_engine
 
         client = workers.client
-        client.register_plugin(WorkerState(self._settings.digest, workers.cores, workers.devices))
+        client.register_plugin(
+            WorkerState(
+                self._settings.digest,
+                workers.cores,
+                workers.devices,
+                low_priority=workers.low_priority,
+            )
+        )
         if self._engine is None:
             model = self._settings.model or self._entries[0].model
             settings = self._settings.model_copy(update={"model": model})
@@ -314,6 +332,7 @@ def batch(
     scheduler: str | None = None,
     cluster: str | Path | None = None,
     client: Client | None = None,
+    low_priority: bool = False,
     retries: int = 2,
     on_error: Literal["skip", "stop"] = "skip",
     params: Mapping[str, Any] | None = None,
@@ -342,7 +361,7 @@ def batch(
         Whether folders are searched at every depth.
     out : path, optional
         The batch's folder; named by images and settings in the data folder by default.
-    workers, cores, devices, scheduler, cluster, client
+    workers, cores, devices, scheduler, cluster, client, low_priority
         Where it runs; see `hrviewer.batch.cluster.connect`. By default on this machine.
     retries : int
         Further attempts at an image whose worker ended, or whose error may pass.
@@ -401,6 +420,7 @@ def batch(
         "scheduler": scheduler,
         "cluster": cluster,
         "client": client,
+        "low_priority": low_priority,
     }
     folder = Path(out).expanduser() if out else default_batch_folder(entries, settings)
     return Batch(entries, settings, folder, places, retries=retries, on_error=on_error)

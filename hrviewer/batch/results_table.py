@@ -11,20 +11,21 @@ from typing import Any, Literal
 import pandas as pd
 
 from hrviewer.batch.image_list import ImageEntry
-from hrviewer.errors import RunError, write_error
+from hrviewer.errors import RunError, short_message, write_error
+from hrviewer.formatting import format_estimate
 from hrviewer.io.atomic_write import replace_file
 from hrviewer.runs.region_table import estimate_columns
 from hrviewer.runs.run import Run
 from hrviewer.units import AREA_UNITS, area_unit
 
-__all__ = ["COLUMNS", "ResultsTable", "Row", "run_columns"]
+__all__ = ["COLUMNS", "ResultsTable", "Row", "read_table", "run_columns"]
 
 Row = dict[str, Any]
 Status = Literal["waiting", "done", "failed", "stopped"]
 
 COLUMNS = (
-    "image", "status", "estimate", "ci95_low", "ci95_high", "ci95_truth_low", "ci95_truth_high",
-    "coverage", "truth", "difference", "area_px2", "tissue_area_px2", "flops",
+    "image", "status", "answer", "estimate", "ci95_low", "ci95_high", "ci95_truth_low",
+    "ci95_truth_high", "coverage", "truth", "difference", "area_px2", "tissue_area_px2", "flops",
     "of_once_per_pixel", "spent_flops", "seconds", "worker", "attempts", "error", "note", "run",
 )  # fmt: skip
 """The columns that every batch has; those of its estimates follow."""
@@ -57,13 +58,31 @@ def run_columns(run: Run) -> Row:
         scale = run.pixel_size[0] * run.pixel_size[1] / AREA_UNITS[unit][1]
         row[f"area_{unit}"] = row["area_px2"] * scale
     if estimate is not None:
-        row |= {"estimate": estimate["value"], **estimate_columns(estimate)}
+        row |= {"answer": format_estimate(estimate), "estimate": estimate["value"]}
+        row |= estimate_columns(estimate)
         for name in ("ci95", "ci95_truth"):
             low, high = estimate[name] or (None, None)
             row |= {f"{name}_low": low, f"{name}_high": high}
     if run.evaluation is not None:
         row |= {"truth": run.evaluation["value"], "difference": run.evaluation["error"]}
     return row
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """Return the table of a batch's folder.
+
+    Raises
+    ------
+    RunError
+        If it is not the folder of a batch, or its table is damaged.
+    """
+    file = folder / "table.parquet"
+    if not (folder / "batch.json").exists() and not file.exists():
+        raise RunError(f"{folder} is not the folder of a batch")
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read: {short_message(error)}") from None
 
 
 class ResultsTable:

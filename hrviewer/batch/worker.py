@@ -21,6 +21,7 @@ from hrviewer.batch.image_list import ImageEntry
 from hrviewer.batch.results_table import Row, run_columns
 from hrviewer.batch.settings import BatchSettings, EngineSettings
 from hrviewer.engine import Budget, RunControl
+from hrviewer.engine.device_scheduler import lower_priority
 from hrviewer.errors import (
     ClaimedError,
     HrviewerError,
@@ -62,14 +63,25 @@ class WorkerState(WorkerPlugin):  # type: ignore[misc]  # distributed has no typ
         Cores that networks use; all by default.
     devices : tuple of str
         The device of each local worker; ``auto`` for all without any.
+    low_priority : bool
+        Whether it gives way to other programs.
     """
 
-    def __init__(self, name: str, cores: int | None, devices: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        cores: int | None,
+        devices: tuple[str, ...],
+        *,
+        low_priority: bool = False,
+    ) -> None:
         self.name = f"hrviewer-{name}"
-        self._cores, self._devices = cores, devices
+        self._cores, self._devices, self._low_priority = cores, devices, low_priority
 
     def setup(self, worker: Any) -> None:
         """Prepare a worker that joins."""
+        if self._low_priority:
+            lower_priority()  # of this thread, which starts those that compute
         if self._cores is not None:
             limit_cores(self._cores)
         number = worker.name if isinstance(worker.name, int) else 0

@@ -34,6 +34,7 @@ from hrviewer.cli.workers import (
     WorkersOption,
 )
 from hrviewer.escaping import printable
+from hrviewer.formatting import format_number, format_range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +111,14 @@ def batch(
         str | None, typer.Option(metavar="FORMAT,…", help="Export each run, as geojson,csv.")
     ] = None,
     out: OutOption = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write totals by folder, a histogram and pictures to a new .html, or the table to "
+            "a .csv or .parquet.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the images, and whether they open.")
     ] = False,
@@ -120,7 +129,10 @@ def batch(
     The exit status is 3 if images failed, 130 after Ctrl-C.
     """
     import hrviewer.batch as batches
+    from hrviewer.io.atomic_write import require_new_path
 
+    if report is not None:
+        require_new_path(report)
     if dry_run:
         rows = batches.check_images(batches.list_entries(sources, recursive=recursive))
         show(rows, as_json)
@@ -151,11 +163,15 @@ def batch(
     )
     with stopping(job):
         follow(job)
-    table = job.table
+    table, totals = job.table, job.totals
+    if report is not None:
+        job.write_report(report)
     if as_json:
-        print_json({"folder": str(job.folder), "rows": to_records(table)})
+        content = {"rows": to_records(table), "totals": to_records(totals)}
+        print_json({"folder": str(job.folder), **content})
     else:
         print_table(table)
+        print_totals(totals)
         print_rows(("table", str(job.folder / "table.csv")))
     for row in to_records(job.failed):
         print_message(f"{row['image']}: {row['error']}")
@@ -226,6 +242,19 @@ def print_table(table: pd.DataFrame) -> None:
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
         )
     Console().print(shown)
+
+
+def print_totals(totals: pd.DataFrame) -> None:
+    """Print the sum of the counts of each folder, where counts add up."""
+    for row in to_records(totals):
+        if row["total"] is not None and row["images"] > 1:
+            interval = ""
+            if row["total_low"] is not None and row["total_low"] < row["total_high"]:
+                ends = row["total_low"], row["total_high"]
+                interval = f"; 95 % interval: {format_range(ends, row['total'])} for exhaustive "
+                interval += "inference"
+            amount = f"{format_number(row['total'])} in {row['done']:,} of {row['images']:,} images"
+            print_rows((printable(row["folder"]), amount + interval))
 
 
 def show(rows: list[dict[str, Any]], as_json: bool) -> None:

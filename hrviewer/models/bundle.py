@@ -74,7 +74,11 @@ class ModelBundle:
         ``transformer``, ``policy``, ``resizer``.
     trust : bool
         Whether weights that can run code when opened are allowed.
+    source : str or None
+        What `open_bundle` was given; None of a bundle that was made otherwise.
     """
+
+    source: str | None = None
 
     def __init__(
         self,
@@ -279,6 +283,14 @@ def open_bundle(spec: str | Path, trust: bool = False) -> ModelBundle:
         If there is no such bundle, its description is invalid, several have a role ``main``, or its
         weights are pickles.
     """
+    bundle = _open_bundle(spec, trust)
+    path = Path(spec).expanduser()
+    is_file = path.exists() and str(spec) not in installed_bundles()
+    bundle.source = str(path.absolute() if is_file else spec)
+    return bundle
+
+
+def _open_bundle(spec: str | Path, trust: bool) -> ModelBundle:
     installed = installed_bundles()
     if isinstance(spec, str) and spec in installed:
         return installed[spec].load()

@@ -26,12 +26,14 @@ __all__ = [
     "canvas_positions",
     "color_and_marker",
     "draw_agreement",
+    "draw_histogram",
     "matplotlib_missing_reason",
     "pareto_front",
     "plot_agreement",
     "plot_cost_by_side",
     "plot_curves",
     "plot_error_by_cost",
+    "plot_histogram",
     "plot_points",
     "require_matplotlib",
     "style_axes",
@@ -389,6 +391,42 @@ def draw_agreement(
     panel.set_xlabel(f"mean {value} of a region")
     panel.set_ylabel("difference")
     panel.set_title(title, fontsize=9, color=theme.text, loc="left")
+
+
+def plot_histogram(values: Sequence[float], name: str) -> bytes:
+    """Plot how often values are met; see `draw_histogram`."""
+    with new_figure(1) as (canvas, panels):
+        draw_histogram(panels[0], values, name, PlotTheme())
+        return to_png(canvas)
+
+
+def draw_histogram(panel: Any, values: Sequence[float], name: str, theme: PlotTheme) -> None:
+    """Draw how many images have a value, with the value of each below.
+
+    Parameters
+    ----------
+    panel : Axes
+        Empty.
+    values : sequence of float
+        One per image.
+    name : str
+        Of the quantity, with its unit.
+    theme : PlotTheme
+        Colours.
+    """
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    panel.hist(values, bins="auto", color=PALETTE[0], edgecolor=theme.background, lw=1.0)
+    # A mark for each image: bars of few values hide where they are.
+    panel.plot(values, [-0.035] * len(values), "|", ms=7, mew=1.4, color=PALETTE[1],
+               transform=panel.get_xaxis_transform(), clip_on=False)  # fmt: skip
+    panel.set_xlabel(name, labelpad=7)
+    panel.set_ylabel("images")
+    panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    panel.xaxis.set_major_locator(MaxNLocator(5))
+    if max(values, default=0.0) >= 1000:
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    panel.tick_params(axis="x", pad=7)
 
 
 @contextmanager

@@ -17,10 +17,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from hrviewer.app.services.slide_list import THUMBNAIL_SIDE, SlideList
+from hrviewer.app.services.batch_service import BatchService
+from hrviewer.app.services.slide_list import THUMBNAIL_SIDE, Slide, SlideList
 from hrviewer.escaping import plain_text, printable
 from hrviewer.formatting import pluralize
 from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.widgets.batch_form import BatchForm
 from hrviewer.viewer.widgets.common import label, row
 
 __all__ = ["SlideModel", "SlideTab"]
@@ -35,16 +37,19 @@ class SlideModel(QAbstractListModel):
     ----------
     slides : SlideList
         The images.
+    batch : BatchService
+        Their results.
     """
 
-    def __init__(self, slides: SlideList) -> None:
+    def __init__(self, slides: SlideList, batch: BatchService) -> None:
         super().__init__()
-        self._slides = slides
+        self._slides, self._batch = slides, batch
         self._rows: dict[str, int] = {}
         self._icons: dict[str, QPixmap] = {}
         self._blank = QPixmap(ICON_SIDE, ICON_SIDE)
         self._blank.fill(QColor(128, 128, 128, 60))
         slides.changed.connect(self._reset)
+        batch.changed.connect(self._show_results)
         slides.thumbnail_ready.connect(self._show_thumbnail)
         self._reset()
 
@@ -62,13 +67,23 @@ class SlideModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DecorationRole:
             return self._icon(slide.path)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return plain_text(slide.path)
+            row = self._batch.rows.get(slide.path, {})
+            more = row.get("answer") or row.get("error")
+            return plain_text("\n".join(filter(None, [slide.path, more])))
         if role == Qt.ItemDataRole.DisplayRole:
             thumbnail = self._slides.thumbnail(slide.path)
-            state = f"{slide.runs:,} {pluralize('run', slide.runs)}" if slide.runs else "no run yet"
             size = "" if thumbnail is None else f"{thumbnail.summary} · "
-            return f"{printable(slide.name)}\n{size}{state}"
+            return f"{printable(slide.name)}\n{size}{self._state_of(slide)}"
         return None
+
+    def _state_of(self, slide: Slide) -> str:
+        """Return the result of an image in the batch, or the number of its runs."""
+        row = self._batch.rows.get(slide.path)
+        if row is None:
+            return f"{slide.runs:,} {pluralize('run', slide.runs)}" if slide.runs else "no run yet"
+        if row["status"] == "failed":
+            return f"failed\n{printable(str(row['error']))}"
+        return f"done\n{row['answer']}" if row["status"] == "done" else str(row["status"])
 
     def _icon(self, path: str) -> QPixmap:
         if path not in self._icons:
@@ -83,6 +98,10 @@ class SlideModel(QAbstractListModel):
         self._rows = {slide.path: i for i, slide in enumerate(self._slides.slides)}
         self._icons = {path: icon for path, icon in self._icons.items() if path in self._rows}
         self.endResetModel()
+
+    def _show_results(self) -> None:
+        if self.rowCount():
+            self.dataChanged.emit(self.index(0), self.index(self.rowCount() - 1))
 
     def _show_thumbnail(self, path: str) -> None:
         at = self._rows.get(path)
@@ -113,7 +132,7 @@ class SlideTab(QWidget):
         self.filter.setAccessibleName("Filter of the list")
         self.filter.setClearButtonEnabled(True)
         self.summary = label("", "secondary", wrap=True)
-        self.model = SlideModel(self.slides)
+        self.model = SlideModel(self.slides, controller.batch_service)
         self.shown = QSortFilterProxyModel(self)
         self.shown.setSourceModel(self.model)
         self.shown.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
@@ -129,6 +148,8 @@ class SlideTab(QWidget):
         layout.addLayout(row(self.open_button, self.table_button, self.filter, stretch=2))
         layout.addWidget(self.summary)
         layout.addWidget(self.list, 1)
+        self.batch_form = BatchForm(controller)
+        layout.addWidget(self.batch_form)
         self.open_button.clicked.connect(self.choose_folder)
         self.table_button.clicked.connect(self.choose_table)
         self.filter.textChanged.connect(self.shown.setFilterFixedString)
@@ -150,8 +171,15 @@ class SlideTab(QWidget):
             self.slides.open(Path(path))
 
     def _open(self, index: QModelIndex) -> None:
-        if self.controller.state.run_state == "idle":
-            self.controller.image_loader.open(index.data(Qt.ItemDataRole.UserRole))
+        """Open an image, with the overlays of its run in the batch if there is one."""
+        if self.controller.state.run_state != "idle":
+            return
+        path = index.data(Qt.ItemDataRole.UserRole)
+        row = self.controller.batch_service.rows.get(path)
+        if row is not None and row["status"] == "done":
+            self.controller.run_loader.open(Path(row["run"]))
+        else:
+            self.controller.image_loader.open(path)
 
     def _show_summary(self) -> None:
         slides = self.slides.slides

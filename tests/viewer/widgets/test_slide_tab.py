@@ -1,7 +1,9 @@
 """The Slides tab: rows with thumbnails, found by name, opened by a double click."""
 
+import pandas as pd
 import pytest
 from app.headless import make_app, wait
+from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtCore import Qt
 
@@ -11,6 +13,7 @@ from hrviewer.viewer.widgets.slide_tab import SlideTab
 @pytest.fixture
 def app(tmp_path):
     made = make_app(tmp_path / "runs")
+    made.viewer = ViewerModel()
     yield made
     made.close()
 
@@ -37,3 +40,42 @@ def test_slides_are_found_and_opened(app, qtbot, tmp_path):
     tab.list.activated.emit(tab.shown.index(0, 0))
     wait(app, lambda: app.state.image is not None)
     assert app.state.image.name == "liver.png"
+
+
+def test_results_of_a_batch_are_shown(app, qtbot, tmp_path):
+    """Rows, sums and histogram of a batch's folder; a double click opens the run."""
+    folder = tmp_path / "batch"
+    folder.mkdir()
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    Image.new("RGB", (50, 40)).save(paths[0])
+    table = pd.DataFrame(
+        {
+            "image": paths, "status": ["done", "done", "failed"],
+            "run": [str(tmp_path / "r"), "", ""], "answer": ["1,200 nuclei", "300 nuclei", None],
+            "error": [None, None, "c.png is damaged"],
+            "estimate": [1200.0, 300.0, None], "count": [1200.0, 300.0, None],
+            "ci95_low": [1170.0, 260.0, None], "ci95_high": [1230.0, 340.0, None],
+            "area_px2": [9.0, 9.0, None], "seconds": [1.0, 2.0, 0.0],
+        }
+    )  # fmt: skip
+    table.to_parquet(folder / "table.parquet")
+    table[["image"]].to_csv(folder / "table.csv")
+    tab = SlideTab(app)
+    qtbot.addWidget(tab)
+    form = tab.batch_form
+    assert not form.run_button.isEnabled()
+    form.open_batch(folder)
+    wait(app, lambda: tab.model.rowCount() == 3 and not app.batch_service.is_running)
+    texts = [tab.model.index(i).data() for i in range(3)]
+    assert texts[1].endswith("done\n300 nuclei")
+    assert texts[2].endswith("failed\nc.png is damaged")
+    assert form.run_button.isEnabled()
+    assert form.summary.text().splitlines() == [
+        "2 of 3 images done · 1 failed · 3.0 s",
+        f"{tmp_path.name}: 1,500 (1,450 – 1,550) in 2 images",
+    ]
+    assert [form.quantity.itemText(i) for i in range(form.quantity.count())] == ["count", "seconds"]
+    opened = []
+    app.run_loader.open = opened.append
+    tab.list.activated.emit(tab.shown.index(0, 0))
+    assert opened == [tmp_path / "r"]

@@ -1,0 +1,208 @@
+"""The batch of the listed images: started, followed and stopped, with a row for each.
+
+The batch runs in processes of its own; here its rows arrive as images are finished.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from hrviewer.app.services.background import Background, Task
+from hrviewer.app.services.slide_list import absolute
+from hrviewer.app.settings import RunSettings
+from hrviewer.app.state import AppState
+from hrviewer.errors import ModelError, ParameterError
+from hrviewer.formatting import pluralize
+from hrviewer.units import format_duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hrviewer.batch import Batch
+
+__all__ = ["BatchService", "batch_settings"]
+
+LANE = "batch"
+STOP_LANE = "batch-stop"
+
+
+class BatchService:
+    """Runs what is selected on many images, and has their results.
+
+    Parameters
+    ----------
+    state : AppState
+        Has the settings, and gets errors.
+    background : Background
+        Follows the batch.
+
+    Attributes
+    ----------
+    table : DataFrame or None
+        The batch's table, with a row for each image.
+    rows : dict of str to dict
+        The same by the image's absolute path.
+    folder : Path or None
+        The batch's folder.
+    places : dict
+        Where it runs: arguments of `hrviewer.batch` such as ``workers``.
+    """
+
+    changed = Signal()
+    """Emitted when rows arrived, or the batch began or ended."""
+
+    def __init__(self, state: AppState, background: Background) -> None:
+        self._state, self._background = state, background
+        self.table: pd.DataFrame | None = None
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.folder: Path | None = None
+        self.places: dict[str, Any] = {"low_priority": True}
+        self._job: Batch | None = None
+        self._following: Task[pd.DataFrame] | None = None
+        self._stopping = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a batch goes on, or is being read."""
+        return self._following is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop and has not ended."""
+        return self.is_running and self._stopping
+
+    def start(self, source: Path) -> None:
+        """Run what is selected on the images of a folder or table; go on where it stopped."""
+        if self._following is not None:
+            return
+        with self._state.reporting_errors():
+            settings = batch_settings(self._state.settings)
+            self._follow(partial(self._run, source, settings))
+
+    def open(self, folder: Path) -> None:
+        """Show the results of a batch's folder."""
+        if self._following is None:
+            self._follow(partial(self._read, folder))
+
+    def stop(self) -> None:
+        """Stop after the current inputs; the next start goes on."""
+        if self._job is not None and not self._stopping:
+            self._stopping = True
+            job = self._job
+            self._background.submit(
+                STOP_LANE, lambda task: job.stop(), lambda _: None, clear_errors=False
+            )
+            self.changed.emit()
+
+    def export(self, path: Path) -> None:
+        """Write the results to one file: Parquet, CSV, or an HTML report."""
+        from hrviewer.batch import write_batch_file
+
+        if self.table is not None:
+            table = self.table
+            self._background.submit(
+                "batch-export",
+                lambda task: write_batch_file(table, path),
+                lambda written: self._state.export_progress_changed.emit(1.0, str(written)),
+            )
+
+    @property
+    def summary(self) -> str:
+        """How far the batch is."""
+        if self.table is None:
+            return "starting workers" if self.is_running else ""
+        counts = self.table["status"].value_counts()
+        done, total = int(counts.get("done", 0)), len(self.table)
+        seconds = format_duration(float(self.table["seconds"].sum()))
+        parts = [f"{done:,} of {total:,} {pluralize('image', total)} done"]
+        parts += [f"{counts[name]:,} {name}" for name in ("failed", "stopped") if name in counts]
+        return " · ".join([*parts, seconds, *(["stopping"] if self.is_stopping else [])])
+
+    def close(self) -> threading.Thread | None:
+        """Stop; return the thread that does, which nothing has to wait for."""
+        job, self._job = self._job, None
+        if job is None:
+            return None
+        stopping = threading.Thread(target=job.stop, name="hrviewer-batch-stop", daemon=True)
+        stopping.start()
+        return stopping
+
+    def _follow(self, work: Any) -> None:
+        self.table, self.rows, self.folder, self._stopping = None, {}, None, False
+        self._following = self._background.submit(
+            LANE, work, self._end, failed=self._fail, progress=self._show
+        )
+        self.changed.emit()
+
+    def _run(
+        self, source: Path, settings: dict[str, Any], task: Task[pd.DataFrame]
+    ) -> pd.DataFrame:
+        """Run the batch to its end; on a worker thread."""
+        from hrviewer.batch import batch
+
+        job = batch(str(source), **settings, **self.places)
+        task.report((job, job.table))
+        for _ in job:
+            task.report((job, job.table))
+        return job.table
+
+    def _read(self, folder: Path, task: Task[pd.DataFrame]) -> pd.DataFrame:
+        from hrviewer.batch import read_table
+
+        table = read_table(folder)
+        self.folder = folder
+        return table
+
+    def _show(self, report: tuple[Batch, pd.DataFrame]) -> None:
+        self._job, table = report
+        self.folder = self._job.folder
+        self._set_table(table)
+
+    def _end(self, table: pd.DataFrame) -> None:
+        self._following = self._job = None
+        self._set_table(table)
+
+    def _fail(self, error: Exception) -> None:
+        self._following = self._job = None
+        self.changed.emit()
+        with self._state.reporting_errors():
+            raise error
+
+    def _set_table(self, table: pd.DataFrame) -> None:
+        self.table = table
+        records: Any = table.astype(object).where(table.notna(), None).to_dict("records")
+        self.rows = {absolute(str(row["image"])): row for row in records}
+        self.changed.emit()
+
+
+def batch_settings(settings: RunSettings) -> dict[str, Any]:
+    """Return what is selected as arguments of `hrviewer.batch`.
+
+    Raises
+    ------
+    HrviewerError
+        If something is missing or out of range, or belongs to one image alone.
+    """
+    from hrviewer.batch import BatchSettings
+
+    model = settings.require_model()
+    if model.source is None:
+        raise ModelError(f"{model.name} has no file that other processes could open")
+    if settings.tissue == "file":
+        raise ParameterError("a mask of tissue belongs to one image: choose auto or off")
+    chosen = BatchSettings(
+        model=model.source,
+        trust=model.trust,
+        strategy=settings.strategy.id,
+        params=settings.params,
+        budget=settings.budget.strip() or None,
+        tissue=settings.tissue,
+        precision=settings.precision,
+    ).checked()
+    names = ("model", "trust", "strategy", "params", "budget", "tissue", "precision")
+    return {name: getattr(chosen, name) for name in names}

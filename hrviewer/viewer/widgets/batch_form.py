@@ -1,0 +1,214 @@
+"""A batch of the listed images: start, stop, progress, totals, a histogram, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import QSize
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QProgressBar,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from hrviewer.app.services.batch_service import BatchService
+from hrviewer.formatting import format_range, pluralize
+from hrviewer.io.figures.plots import draw_histogram
+from hrviewer.models.threads import available_cores
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.widgets.common import ElidedLabel, label, row
+from hrviewer.viewer.widgets.compare_plot import MplWidget
+
+__all__ = ["BatchForm"]
+
+KINDS = "Table (*.parquet);;Table (*.csv);;Report (*.html)"
+MAX_FOLDERS = 4
+"""Folders whose totals are listed."""
+
+
+class Histogram(MplWidget):
+    """How many images have which value."""
+
+    def draw(self, values: list[float], name: str) -> None:
+        """Draw one value per image."""
+        ink = self.prepare_axes()
+        if ink is not None:
+            draw_histogram(self.axes, values, name, ink)
+            self.canvas.draw_idle()
+
+    def sizeHint(self) -> QSize:
+        """Lower than wide."""
+        return QSize(340, 180)
+
+    def minimumSizeHint(self) -> QSize:
+        """As low as it can be read."""
+        return QSize(220, 140)
+
+
+class BatchForm(QWidget):
+    """Runs the strategy of the Run tab on all listed images.
+
+    Parameters
+    ----------
+    controller : Controller
+        Has the list, the settings and the batch.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.service: BatchService = controller.batch_service
+        self.settings = ElidedLabel("secondary")
+        self.workers = QSpinBox()
+        self.workers.setRange(1, available_cores())
+        self.workers.setPrefix("workers ")
+        self.workers.setAccessibleName("Workers")
+        self.workers.setToolTip("Processes, each with one image at a time and its share of cores")
+        self.run_button = QPushButton("Run on all")
+        self.run_button.setProperty("role", "primary")
+        self.run_button.setToolTip(
+            "The model, strategy, parameters and budget of the Run tab on every listed image; goes "
+            "on where an earlier batch with the same settings stopped"
+        )
+        self.open_button = QPushButton("Open batch…")
+        self.open_button.setToolTip("The folder of an earlier batch")
+        self.export_button = QPushButton("Export…")
+        self.export_button.setToolTip("All results as one table or report")
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(False)
+        self.progress.setFixedHeight(6)
+        self.summary = label("", "secondary", wrap=True)
+        self.quantity = QComboBox()
+        self.quantity.setAccessibleName("Quantity of the histogram")
+        self.histogram = Histogram(controller.viewer)
+        self.results = QWidget()
+        results = QVBoxLayout(self.results)
+        results.setContentsMargins(0, 0, 0, 0)
+        results.setSpacing(5)
+        results.addWidget(self.progress)
+        results.addWidget(self.summary)
+        results.addLayout(row(self.quantity, self.export_button, stretch=0))
+        results.addWidget(self.histogram)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(7)
+        layout.addWidget(self.settings)
+        layout.addLayout(row(self.run_button, self.workers, self.open_button, stretch=0))
+        layout.addWidget(self.results)
+        self.run_button.clicked.connect(self._run_or_stop)
+        self.open_button.clicked.connect(self.choose_batch)
+        self.export_button.clicked.connect(self.choose_export)
+        self.quantity.activated.connect(self._draw)
+        self.service.changed.connect(self._show)
+        controller.slide_list.changed.connect(self._show)
+        controller.state.model_changed.connect(self._show_settings)
+        controller.state.strategy_changed.connect(self._show_settings)
+        controller.state.settings.events.connect(self._show_settings)
+        controller.viewer.events.theme.connect(self._draw)
+        self._show_settings()
+        self._show()
+
+    def choose_batch(self) -> None:
+        """Let the user choose the folder of a batch, and list its images."""
+        path = QFileDialog.getExistingDirectory(self, "The folder of a batch")
+        if path:
+            self.open_batch(Path(path))
+
+    def open_batch(self, folder: Path) -> None:
+        """List the images of a batch with their results."""
+        self.service.open(folder)
+        self.controller.slide_list.open(folder / "table.csv")
+
+    def choose_export(self) -> None:
+        """Let the user choose a file for all results."""
+        start = Path.cwd() if self.service.folder is None else self.service.folder
+        path, kind = QFileDialog.getSaveFileName(
+            self, "Export the batch", str(start / "batch.parquet"), KINDS,
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )  # fmt: skip
+        if path:
+            suffix = kind.partition("*")[2].rstrip(")")
+            self.service.export(Path(path if Path(path).suffix else path + suffix))
+
+    def _run_or_stop(self) -> None:
+        source = self.controller.slide_list.source
+        if self.service.is_running:
+            self.service.stop()
+        elif source is not None:
+            self.service.places["workers"] = self.workers.value()
+            self.service.start(source)
+
+    def _show_settings(self, *_: object) -> None:
+        settings = self.controller.state.settings
+        model = "no model" if settings.model is None else settings.model.name
+        budget = f" · budget {settings.budget}" if settings.budget.strip() else ""
+        self.settings.setText(f"{settings.strategy.title} · {model}{budget} (tab Run)")
+
+    def _show(self) -> None:
+        service = self.service
+        self.run_button.setText("Stop" if service.is_running else "Run on all")
+        self.run_button.setEnabled(
+            not service.is_stopping
+            and (service.is_running or bool(self.controller.slide_list.slides))
+        )
+        self.workers.setEnabled(not service.is_running)
+        self.open_button.setEnabled(not service.is_running)
+        table = service.table
+        self.results.setVisible(service.is_running or table is not None)
+        self.export_button.setEnabled(table is not None and not service.is_running)
+        self.summary.setText("\n".join([service.summary, *self._totals()]))
+        self.progress.setRange(0, 0 if table is None else len(table))
+        if table is not None:
+            self.progress.setValue(int(table["status"].isin(("done", "failed")).sum()))
+            self._fill_quantities()
+        self._draw()
+
+    def _totals(self) -> list[str]:
+        """Return a line for each folder, where counts add up."""
+        from hrviewer.batch import folder_totals
+
+        table = self.service.table
+        if table is None or "count" not in table:
+            return []
+        lines = []
+        for folder in folder_totals(table).tail(MAX_FOLDERS).to_dict("records"):
+            if folder["done"]:
+                interval = ""
+                if folder["total_low"] < folder["total_high"]:
+                    ends = folder["total_low"], folder["total_high"]
+                    interval = f" ({format_range(ends, folder['total'])})"
+                images = f"{folder['done']:,} {pluralize('image', folder['done'])}"
+                lines.append(
+                    f"{Path(folder['folder']).name}: {folder['total']:,.0f}{interval} in {images}"
+                )
+        return lines
+
+    def _fill_quantities(self) -> None:
+        from hrviewer.batch import quantities
+
+        assert self.service.table is not None
+        known = quantities(self.service.table)
+        shown = {self.quantity.itemData(i): self.quantity.itemText(i)
+                 for i in range(self.quantity.count())}  # fmt: skip
+        if known != shown:
+            chosen = self.quantity.currentData()
+            self.quantity.clear()
+            for name, title in known.items():
+                self.quantity.addItem(title, name)
+            self.quantity.setCurrentIndex(max(self.quantity.findData(chosen), 0))
+
+    def _draw(self, *_: object) -> None:
+        table, name = self.service.table, self.quantity.currentData()
+        if table is None or name not in table:
+            self.histogram.hide()
+            self.quantity.hide()
+            return
+        self.histogram.show()
+        self.quantity.show()
+        if self.isVisible():
+            done = table[table["status"] == "done"]
+            self.histogram.draw(done[name].dropna().tolist(), self.quantity.currentText())
