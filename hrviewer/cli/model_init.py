@@ -193,7 +193,9 @@ def draft_file(path: Path, answers: CardAnswers, trust: bool) -> CardDraft:
                 f"{path} holds numbers without their architecture: export the model to ONNX, or "
                 "write the card with the architecture by hand (docs/models.md)"
             )
-        return draft_card(path, measure_file(path, answers.tile), answers)
+        count = answers.channels if (answers.channels or "").isdecimal() else None
+        found = measure_file(path, answers.tile, int(count) if count else None)
+        return draft_card(path, found, answers)
     draft = draft_described(path, known)
     check_weights_format(draft.weights, trust)
     fields, given = dict(draft.fields), answers.given()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from hrviewer.models.loaders.onnx_file import read_onnx
 __all__ = ["MeasuredFile", "measure_file"]
 
 Floats = NDArray[np.float32]
-Run = Callable[[Floats], Sequence[Floats]]
+Run = Callable[[Floats], dict[str, Floats]]
+"""Runs a batch; returns the outputs by name."""
+Shape = tuple[int | None, ...]
 
 MULTIPLES = 1, 2, 4, 8, 14, 16, 28, 32, 64
 """Multiples of which the sides of an input may have to be."""
@@ -35,7 +37,7 @@ class MeasuredFile:
     channels, tile, multiple_of, fixed
         As in a card's input. The tile is a size that runs, where any does.
     names : tuple of str
-        Names of the outputs; numbers where they have none.
+        Names of the outputs; of a program of torch numbers, unless it returns a dictionary.
     outputs : tuple of NDArray
         Outputs for noise ``(1, C, tile, tile)`` of 0 to 1.
     margin : int
@@ -60,15 +62,15 @@ class MeasuredFile:
     final_operations: frozenset[str] = frozenset()
 
 
-def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
+def measure_file(path: Path, tile: int | None = None, channels: int | None = None) -> MeasuredFile:
     """Measure the network in a file.
 
     Parameters
     ----------
     path
         An ``.onnx`` file, or a program of torch whose source the user trusts.
-    tile
-        Side of the inputs, where any size runs.
+    tile, channels
+        Side and channels of the inputs, where the file does not hold them.
 
     Raises
     ------
@@ -76,37 +78,27 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
         If the network takes no single image, or nothing runs.
     """
     if path.suffix.lower() == ".onnx":
-        run, shape, names, is_uint8, operations = _open_onnx(path)
+        run, shape, is_uint8, operations = _open_onnx(path)
     else:
-        from hrviewer.models.loaders.torch import to_arrays
-        from hrviewer.models.loaders.torch_program import open_program
-
-        program, declared = open_program(path)
-
-        def run(batch: Floats) -> Sequence[Floats]:
-            import torch
-
-            with torch.inference_mode():
-                return to_arrays(program(torch.from_numpy(batch)))
-
-        shape, names = declared or (None, None, None, None), ()
+        run, shape = _open_program(path)
         is_uint8, operations = False, frozenset()
     c, h, w = shape[1:]
     if h is not None and h != w:
         raise ModelError(
             f"{path} takes {h} × {w} pixels only, and tiles are square: export it for square inputs"
         )
-    for channels in [c] if c else CHANNELS:
+    counts = [channels] if channels else CHANNELS
+    for count in [c] if c else counts:
         for side in [h] if h else [*([tile] if tile else []), *SIDES]:
-            outputs, error = _try(run, channels, side)
+            outputs, error = _try(run, count, side)
             if outputs is not None:
                 found = MeasuredFile(
-                    channels,
+                    count,
                     side,
                     1,
                     h is not None,
-                    names,
                     tuple(outputs),
+                    tuple(outputs.values()),
                     is_uint8=is_uint8,
                     final_operations=operations,
                 )
@@ -117,12 +109,30 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
     )
 
 
-def _open_onnx(
-    path: Path,
-) -> tuple[Run, tuple[int | None, ...], tuple[str, ...], bool, frozenset[str]]:
+def _open_program(path: Path) -> tuple[Run, Shape]:
+    """Return a function that runs a program of torch, and its input's shape."""
+    import torch
+
+    from hrviewer.models.loaders.torch_outputs import to_arrays
+    from hrviewer.models.loaders.torch_program import open_program
+
+    program, declared = open_program(path)
+
+    def run(batch: Floats) -> dict[str, Floats]:
+        with torch.inference_mode():
+            out = program(torch.from_numpy(batch))
+        try:
+            return to_arrays(out)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from None
+
+    return run, declared or (None, None, None, None)
+
+
+def _open_onnx(path: Path) -> tuple[Run, Shape, bool, frozenset[str]]:
     """Return a function that runs a graph, and what is known of it.
 
-    Its input's shape, its outputs' names, whether it takes 8-bit pixels and its last operations.
+    Its input's shape, whether it takes 8-bit pixels and its last operations.
     """
     file = read_onnx(path)
     import onnxruntime
@@ -161,7 +171,9 @@ def _open_onnx(
 
     count = sides[0] or 1
 
-    def run(batch: Floats) -> Sequence[Floats]:
+    names = [output.name for output in file.outputs]
+
+    def run(batch: Floats) -> dict[str, Floats]:
         x: NDArray[Any] = batch.transpose(0, 2, 3, 1) if last else batch
         x = np.repeat(x, count, axis=0)  # exported for a batch of this size only
         x = np.rint(x * 255) if image.dtype == "uint8" else x
@@ -171,13 +183,12 @@ def _open_onnx(
             outputs = [out[:1] for out in outputs]
         if last:
             outputs = [o.transpose(0, 3, 1, 2) if o.ndim == 4 else o for o in outputs]
-        return outputs
+        return dict(zip(names, outputs, strict=True))
 
-    names = tuple(output.name for output in file.outputs)
-    return run, tuple(sides), names, image.dtype == "uint8", file.final_operations
+    return run, tuple(sides), image.dtype == "uint8", file.final_operations
 
 
-def _try(run: Run, channels: int, side: int) -> tuple[Sequence[Floats] | None, str]:
+def _try(run: Run, channels: int, side: int) -> tuple[dict[str, Floats] | None, str]:
     """Return the outputs for noise, or None with the reason."""
     rng = np.random.default_rng(0)
     coarse = rng.random((1, channels, -(-side // 8), -(-side // 8)), np.float32)
@@ -185,7 +196,7 @@ def _try(run: Run, channels: int, side: int) -> tuple[Sequence[Floats] | None, s
     blocks = coarse.repeat(8, axis=2).repeat(8, axis=3)[..., :side, :side]
     try:
         outputs = run(np.ascontiguousarray((blocks + fine) / 2, np.float32))
-    except MemoryError:
+    except (MemoryError, ModelError):
         raise
     except Exception as error:  # an unsupported size; back ends raise many kinds
         return None, short_message(error)
@@ -210,7 +221,8 @@ def _measure_sizes(run: Run, found: MeasuredFile, wanted: int | None) -> Measure
         if any(result is None for result in results) or sizes[0] == sizes[1]:
             continue
         small, large = (
-            next(o for o in result or [] if o.ndim == maps[0].ndim).shape[-1] for result in results
+            next(o for o in (result or {}).values() if o.ndim == maps[0].ndim).shape[-1]
+            for result in results
         )
         taken, given = sizes[1] - sizes[0], large - small
         if given <= 0 or max(taken, given) % min(taken, given):
@@ -220,13 +232,13 @@ def _measure_sizes(run: Run, found: MeasuredFile, wanted: int | None) -> Measure
         if margin >= 0 and (stride < 1 or sizes[0] % stride == 0 or margin):
             tile = wanted or 256
             tile = max(multiple, tile // multiple * multiple)
-            outputs = _try(run, found.channels, tile)[0]
+            outputs, _ = _try(run, found.channels, tile)
             return replace(
                 found,
                 tile=tile if outputs is not None else side,
                 multiple_of=multiple if outputs is not None else 1,
                 fixed=outputs is None,
-                outputs=tuple(outputs or found.outputs),
+                outputs=found.outputs if outputs is None else tuple(outputs.values()),
                 stride=stride,
                 margin=margin,
             )

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from hrviewer.errors import ModelError, ParameterError, short_message
 from hrviewer.models.activations import activate
 from hrviewer.models.card import ModelCard
+from hrviewer.models.loaders.torch_outputs import select_outputs, to_arrays
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.registry import get_architecture
@@ -36,7 +37,6 @@ __all__ = [
     "fold_batch_norm",
     "largest_layer_bytes",
     "resolve_device",
-    "to_arrays",
 ]
 
 _FOLDING_TOLERANCE = 1e-4
@@ -139,7 +139,7 @@ class TorchNetwork(Network):
             return self._module(x)
 
         with self._stream(), self._autocast():
-            return to_arrays(self._call(run))
+            return select_outputs(to_arrays(self._call(run)), self.card.output.names)
 
     def _to_device(self, batch: NDArray[Any]) -> Tensor:
         """Copy an array to the device; to a GPU asynchronously."""
@@ -167,7 +167,7 @@ class TorchNetwork(Network):
         """Run inference with the original module: not folded, in the default memory layout."""
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
         module = self.unfolded or self._module
-        return to_arrays(self._call(lambda: module(x)))
+        return select_outputs(to_arrays(self._call(lambda: module(x))), self.card.output.names)
 
     @property
     def module(self) -> nn.Module:
@@ -308,14 +308,6 @@ def without_prefix(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> 
             return weights
         found = {name.partition(".")[2]: weight for name, weight in found.items()}
     return found or weights
-
-
-def to_arrays(out: Any) -> list[Floats]:
-    """Return a module's outputs as arrays: a tensor, or several in a list, tuple or dictionary."""
-    if isinstance(out, dict):
-        out = list(out.values())
-    outputs = out if isinstance(out, (list, tuple)) else [out]
-    return [o.float().contiguous().cpu().numpy() for o in outputs]
 
 
 def _require_size(

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrviewer.errors import ModelError, short_message
 from hrviewer.models.card import ModelCard
-from hrviewer.models.loaders.torch import resolve_device, to_arrays
+from hrviewer.models.loaders.torch import resolve_device
+from hrviewer.models.loaders.torch_outputs import select_outputs, to_arrays
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import thread_limit
 from hrviewer.models.weights import read_weights
@@ -58,7 +59,7 @@ class TorchProgramNetwork(Network):
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
         try:
             with torch.inference_mode():
-                return to_arrays(self._program(x))
+                return select_outputs(to_arrays(self._program(x)), self.card.output.names)
         except torch.OutOfMemoryError as error:
             raise MemoryError(short_message(error)) from None
 

@@ -53,7 +53,7 @@ __all__ = [
     "text_metrics",
 ]
 
-LABEL_CHARACTERS, SWITCH_CHARACTERS = 16, 18
+LABEL_CHARACTERS, SWITCH_CHARACTERS = 16, 20
 """Widths of the column of labels and of that of the overlays' switches, in average characters."""
 
 SWITCH_SPACING = 6

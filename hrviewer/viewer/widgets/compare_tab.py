@@ -30,6 +30,7 @@ from hrviewer.app.maps.raster import MAPS
 from hrviewer.app.services.compare_service import MAX_RUNS
 from hrviewer.escaping import plain_text
 from hrviewer.io.figures.plots import color_and_marker
+from hrviewer.runs.estimates import EstimateDict
 from hrviewer.runs.run_index import RunEntry
 from hrviewer.units import format_amount, format_si, format_signed
 from hrviewer.viewer.controller import Controller
@@ -62,6 +63,9 @@ COLUMN_TIPS = {
     "time": "Seconds of the run; cached results count those of their inference",
     "of\npatches": "FLOPs over those of patches at its defaults",
 }
+MAX_CLASS_NAME = 10
+"""Characters of a class in the table; the tooltip has it all."""
+
 HEADER_PADDING = 14
 """Pixels around the title of a column."""
 
@@ -315,7 +319,7 @@ class CompareTab(QWidget):
         started = start_time(entry)
         return [
             name,
-            NumberItem("–" if estimate is None else format_amount(estimate), estimate),
+            NumberItem(estimate_text(entry.run.estimate), estimate),
             NumberItem(
                 "–" if error is None else format_signed(error),
                 None if error is None else abs(error),
@@ -432,3 +436,15 @@ def preload_plots() -> None:
     with suppress(ImportError):
         import matplotlib.backends.backend_qtagg
         import matplotlib.figure  # noqa: F401
+
+
+def estimate_text(estimate: EstimateDict | None) -> str:
+    """Return an estimate in few characters: of classes, the largest one and its share."""
+    if estimate is None:
+        return "–"
+    shares = estimate.get("fraction") or estimate["per_class"]
+    if len(shares) < 2 or not ("fraction" in estimate or "vote" in estimate):
+        return format_amount(estimate["value"])
+    name = max(shares, key=lambda each: shares[each])
+    short = name if len(name) <= MAX_CLASS_NAME else f"{name[: MAX_CLASS_NAME - 1]}…"
+    return f"{short} {shares[name]:.1%}"

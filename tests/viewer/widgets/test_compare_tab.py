@@ -27,7 +27,7 @@ from hrviewer.runs.run_index import list_runs
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.image.image_layer import image_layer_data
-from hrviewer.viewer.widgets.compare_tab import COLUMNS
+from hrviewer.viewer.widgets.compare_tab import COLUMNS, estimate_text
 from hrviewer.viewer.widgets.run_menu import RunMenu
 from viewer.conftest import SHAPE
 
@@ -478,3 +478,28 @@ def test_dates_are_shown_on_demand(tab, qtbot, runs):
     entry = tab._entry_at(0)
     entry.run.header["started"] = "yesterday"
     assert tab._row_items(entry)[column].text() == "–"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (None, "–"),
+        ({"value": 21.0, "per_class": {"boat": 16.0, "car": 5.0}}, "21"),
+        (
+            {"value": 0.9, "per_class": {"glass": 0.1, "nuclei": 0.9}, "vote": "nuclei"},
+            "nuclei 90.0%",
+        ),
+        (
+            {
+                "value": 100.0,
+                "per_class": {"squamous epithelium": 75.0, "other": 25.0},
+                "fraction": {"squamous epithelium": 0.75, "other": 0.25},
+            },
+            "squamous … 75.0%",
+        ),
+        ({"value": 0.9, "per_class": {"a": 0.9, "b": 0.8}}, "0.9"),  # several labels
+        ({"value": 5.0, "per_class": {"gull": 5.0}, "fraction": {"gull": 0.2}}, "5"),
+    ],
+)
+def test_the_estimate_of_classes_names_the_largest(estimate, text):
+    assert estimate_text(estimate) == text
