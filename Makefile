@@ -13,7 +13,7 @@ MINUTES ?= 10
 SLIDE ?=
 GEOTIFF ?=
 
-.PHONY: help demo pictures test coverage test-slow test-timm fuzz soak walk lint format bench clean
+.PHONY: help demo pictures test coverage test-slow test-architectures fuzz soak walk lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,7 +22,7 @@ help:
 	@echo "make test       the tests"
 	@echo "make coverage   the same, with the lines that no test covers"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make test-timm  the tests of timm's networks, with timm in build/timm"
+	@echo "make test-architectures  the tests of published architectures, with timm, transformers and others in build/architectures"
 	@echo "make fuzz       random damage to every kind of file that is opened: make fuzz MINUTES=10"
 	@echo "make soak       hundreds of random views with Live on: nothing stale, leaked or growing"
 	@echo "make walk       the window used with mouse and keyboard, at every size; pictures of each screen go to build/walk"
@@ -52,14 +52,16 @@ coverage: test
 test-slow: .venv/.ready
 	$(PYTEST) -m slow $(ARGS)
 
-# timm asks for torchvision, and pip has it for CUDA's torch only: both stay out of .venv.
-build/timm: constraints.txt | .venv/.ready
+# They ask for torchvision, which pip has for CUDA's torch only: all stay out of .venv.
+build/architectures: constraints.txt | .venv/.ready
 	rm -rf $@
-	$(BIN)/python -m pip install -qq --no-deps -c constraints.txt --target $@ timm torchvision
+	$(BIN)/python -m pip install -qq --no-deps -c constraints.txt --target $@ \
+		timm torchvision segmentation_models_pytorch monai transformers huggingface_hub tokenizers
 	@touch $@
 
-test-timm: build/timm
-	PYTHONPATH="$(CURDIR)/build/timm:$$PYTHONPATH" $(BIN)/python -m pytest tests/models/test_timm.py tests/models/test_timm_vit.py $(ARGS)
+test-architectures: build/architectures
+	PYTHONPATH="$(CURDIR)/build/architectures:$$PYTHONPATH" $(BIN)/python -m pytest -m "slow or not slow" \
+		tests/models/test_timm.py tests/models/test_timm_vit.py tests/models/test_published_architectures.py tests/models/test_formats.py $(ARGS)
 
 fuzz: .venv/.ready
 	$(BIN)/python scripts/fuzz.py --minutes $(MINUTES) $(ARGS)

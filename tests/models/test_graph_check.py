@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 from onnx.helper import make_opsetid as opset
 
 from hrviewer.errors import ModelError
+from hrviewer.models import open_bundle
 from hrviewer.models.loaders.graph import OnnxGraph
 from hrviewer.models.loaders.onnx import OnnxNetwork
 
@@ -114,3 +116,34 @@ def test_much_that_is_computed_without_an_image_is_refused(
 
 
 CONVOLVED = [node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+
+
+def test_flops_where_sizes_follow_from_the_input_s(save: Callable[..., Path]) -> None:
+    """As transformers compute them: queries by ConstantOfShape, its size chosen by Where."""
+    one = numpy_helper.from_array(np.ones(1, np.float32))
+    found = [
+        node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "first"], ["n"], axis=0),
+        node("Concat", ["n", "rest"], ["wanted"], axis=0),
+        node("Equal", ["wanted", "minus"], ["free"]),
+        node("Where", ["free", "ones", "wanted"], ["size"]),
+        node("ConstantOfShape", ["size"], ["q"], value=one),
+        node("MatMul", ["q", "w"], ["p"]),
+        node("GlobalAveragePool", ["x"], ["m"]),
+        node("Flatten", ["m"], ["f"]),
+        node("ReduceSum", ["p", "axes"], ["r"], keepdims=0),
+        node("Mul", ["f", "r"], ["y"]),
+    ]
+    weights = {
+        "first": np.array([0]),
+        "rest": np.array([5, 4]),
+        "minus": np.full(3, -1),
+        "ones": np.ones(3, np.int64),
+        "w": np.ones((4, 300), np.float32),
+        "axes": np.array([1, 2]),
+    }
+    path = save(
+        found, weights, shape=("n", 3, 8, 8), task="regression",
+        input={"tile": 8, "fixed": True}, output={"stride": 8, "classes": ["a", "b", "c"]},
+    )  # fmt: skip
+    assert open_bundle(path).load().flops(8, 8) == 2 * 5 * 300 * 4

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hrviewer.errors import ModelError
+from hrviewer.models.loaders.folded_graph import fold_shapes
 from hrviewer.models.loaders.graph_check import (
     MAX_TENSOR_BYTES,
     check_operations,
@@ -131,8 +133,8 @@ class OnnxGraph:
     def flops(self, input_name: str, shape: Shape) -> float:
         """Return the FLOPs of the graph for an input of a shape."""
         with reporting_damage(self._name):
-            shapes = self._shapes(input_name, shape)
-            return sum(self._node_flops(node, shapes) for node in self._model.graph.node)
+            nodes, shapes = self._sized(input_name, shape)
+            return sum(self._node_flops(node, shapes) for node in nodes)
 
     def _check_constants(self, graph: Any, images: Collection[str]) -> None:
         """Refuse a graph of which much is computed when it is opened, since it needs no image."""
@@ -169,16 +171,17 @@ class OnnxGraph:
 
     def largest_layer_bytes(self, input_name: str, shape: Shape) -> float | None:
         """Return the bytes that one node reads and writes, at most; None if sizes are unknown."""
-        shapes = self._shapes(input_name, shape)
+        nodes, shapes = self._sized(input_name, shape)
         largest = 0
-        for node in self._model.graph.node:
+        for node in nodes:
             names = {*filter(None, node.input), *filter(None, node.output)}
             if not names <= shapes.keys():
                 return None
             largest = max(largest, sum(math.prod(shapes[name]) for name in names))
         return 4.0 * largest
 
-    def _shapes(self, input_name: str, shape: Shape) -> dict[str, Shape]:
+    def _sized(self, input_name: str, shape: Shape) -> tuple[Sequence[Any], dict[str, Shape]]:
+        """Return the nodes for an input of a shape, and the shapes of their tensors."""
         import onnx
 
         model = onnx.ModelProto()
@@ -190,8 +193,29 @@ class OnnxGraph:
         # Remove shapes inferred for another size.
         del graph.value_info[:]
         for value in graph.output:
-            value.type.tensor_type.ClearField("shape")
-        return _known_shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+            if value.HasField("type"):
+                value.type.tensor_type.ClearField("shape")
+        shapes = _inferred_shapes(model)
+        if not _are_known(graph.node, shapes):
+            with suppress(Exception):  # then the size that is unknown is named
+                folded = fold_shapes(model)
+                return folded.graph.node, _inferred_shapes(folded)
+        return graph.node, shapes
+
+
+def _inferred_shapes(model: Any) -> dict[str, Shape]:
+    import onnx
+
+    return _known_shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+
+
+def _are_known(nodes: Sequence[Any], shapes: dict[str, Shape]) -> bool:
+    """Whether the sizes are known that operations with FLOPs have."""
+    return all(
+        shapes.keys() >= {node.output[0], *filter(None, node.input)}
+        for node in nodes
+        if node.op_type in _OP_FLOPS
+    )
 
 
 def _known_shapes(graph: Any) -> dict[str, Shape]:

@@ -1,0 +1,42 @@
+"""An ONNX graph in which what follows from the input's size is computed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+__all__ = ["fold_shapes"]
+
+
+def fold_shapes(model: Any) -> Any:
+    """Return a graph for an input of known size, without the operations on shapes.
+
+    Exports of transformers compute sizes step by step, from ``Shape`` on, with operations of which
+    ONNX's own inference knows no values. onnxruntime folds them when it opens a graph. The weights
+    may be inputs: then nothing else is folded.
+
+    Parameters
+    ----------
+    model
+        An ``onnx.ModelProto``.
+
+    Raises
+    ------
+    Exception
+        Of onnxruntime's many kinds, where it does not take the graph.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(file)
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return onnx.load(file)
