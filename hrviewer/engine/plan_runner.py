@@ -156,7 +156,7 @@ class _PlanRunner:
         self._emit: Callback = on_event or (lambda update: None)
         self._timed = math.isfinite(clock.limit)
         self.number = self.done = self._requested = 0
-        self._spent, self._stop = 0.0, False
+        self._spent, self._seconds, self._stop = 0.0, 0.0, False
         self._in_flight: InferenceRequest | None = None
         self._arrived: dict[int, InferenceResult] = {}
 
@@ -178,7 +178,14 @@ class _PlanRunner:
                 raise RunStopped
             else:
                 results = self._fulfil(request)
-            response = Response(results, self._spent, self._budget - self._spent, self._stop)
+            response = Response(results, self._spent, self._remaining, self._stop)
+
+    @property
+    def _remaining(self) -> float:
+        """FLOPs left; of a limit of seconds, those that the time left is expected to pay for."""
+        if not self._timed or math.isinf(self._budget):
+            return self._budget - self._spent
+        return self._budget * max(0.0, 1 - self._seconds / self._clock.limit)
 
     def record_partial(self) -> None:
         """Record the results of the request in flight."""
@@ -215,7 +222,7 @@ class _PlanRunner:
             self._requested -= count - len(results)
         if replayed is None:
             self._arrived = {}
-            seconds = self._clock.elapsed
+            self._seconds = seconds = self._clock.elapsed
             self._sink.commit(self.number, name, request, FinishedRequest(results, seconds))
             # The last request's results will take as long.
             self._clock.reserve = max(self._clock.reserve, self._clock.elapsed - seconds)
@@ -259,6 +266,7 @@ class _PlanRunner:
         """Return the results of an earlier session; patches that failed there are run again."""
         results = list(finished.results)
         self._clock.start(finished.seconds)
+        self._seconds = finished.seconds
         again: list[int] = []
         if isinstance(request, PatchRequest):
             if request.group is None:

@@ -210,7 +210,8 @@ class Response:
     results : tuple of PatchResult
         Results in the order of the request; only a prefix of them when `stop` is set.
     spent, remaining : float
-        FLOPs spent so far, and FLOPs left in the budget (infinite without one).
+        FLOPs spent so far, and FLOPs left in the budget (infinite without one). Of a limit of
+        seconds, those that the time left is expected to pay for.
     stop : bool
         The request exceeded the budget: return an `Estimate` now.
     """

@@ -332,6 +332,32 @@ def test_seconds_end_a_run_and_are_recorded(out, monkeypatch):
     assert result.header["rates"]["flops_per_second"] == 5e5
 
 
+@pytest.mark.parametrize(
+    ("strategy", "params"),
+    [
+        ("zoom", {"tile": 16}),
+        ("zoom", {"tile": 16, "method": "threshold"}),
+        ("zoom", {"tile": 16, "method": "quadtree"}),
+        ("scanner", {"tile": 16, "share": 0.9}),
+    ],
+)
+def test_under_a_limit_of_seconds_there_is_time_for_random_draws(
+    strategy, params, out, monkeypatch
+):
+    monkeypatch.setattr(
+        "hrviewer.engine.plan_setup.measure_rates", lambda *image: Rates(1e-9, 1e-9, 5e4)
+    )
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("hrviewer.runs.runner.RunClock", partial(RunClock, now=lambda: next(ticks)))
+    limit = {"budget": "120s", "cache": "off", "out": out}
+    result = run(IMAGE, toy_bundle(), strategy, params=params, **limit)
+    # A second passes with every result: fewer than the rates promise.
+    assert len(result.patches) <= 120
+    low, high = result.estimate["ci95"]
+    assert low < result.estimate["value"] < high
+    assert "at random" in "; ".join(result.header["notes"])
+
+
 def test_rates_are_measured_with_reading(tmp_path):
     file = tmp_path / "image.png"
     Image.fromarray(picture(640, 640)).save(file)

@@ -7,9 +7,9 @@ A cheap model has predicted the value of each cell. `TwoPhaseSampler` measures c
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from hrviewer.strategies.protocol import (
     Response,
     Target,
 )
-from hrviewer.strategies.tiling import BATCH_SIZE
+from hrviewer.strategies.tiling import BATCH_SIZE, TIMED_BATCH
 
 __all__ = [
     "CoarsePrediction",
@@ -45,9 +45,16 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 UPDATES = 12
 """Approximate number of intermediate estimates."""
+
+PLANNED_SHARE = 0.92
+"""Share of a limit of seconds that measurements are planned for: the rest is for the estimate."""
+
+FIRST_PACE = 2.0
+"""Time that measurements are taken to need before any was made, over the expected one."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,38 @@ class TwoPhaseSampler:
         """Update the remaining budget."""
         self.remaining, self.stop = response.remaining, response.stop
 
+    def later(self, share: float) -> float:
+        """Return the FLOPs for a share of the measurements, if the clock may end them; else 0."""
+        if math.isinf(self.context.seconds):
+            return 0.0
+        unplanned = (1 - PLANNED_SHARE) * self.context.budget
+        return unplanned + share * max(self.remaining - unplanned, 0.0)
+
+    def batches(self, items: Sequence[T], cost: float, later: float = 0.0) -> Iterator[Sequence[T]]:
+        """Yield batches of what is to be measured, until the budget ends.
+
+        Parameters
+        ----------
+        items : sequence
+            The measurements, of which the budget is updated after each batch.
+        cost : float
+            FLOPs of one.
+        later : float
+            FLOPs of a limit of seconds that are kept for other measurements. At the pace of the
+            batches so far, the last one leaves these.
+        """
+        start, done = self.remaining, 0
+        while done < len(items) and not self.stop:
+            n = BATCH_SIZE
+            if later:
+                pace = (start - self.remaining) / done if done else FIRST_PACE * cost
+                left = max(self.remaining - later, 0.0)
+                n = min(TIMED_BATCH, int(left / pace)) if pace * TIMED_BATCH > left else TIMED_BATCH
+            if not n:
+                return
+            yield items[done : done + n]
+            done += n
+
     def value_of(self, result: PatchResult, cell: int) -> Floats:
         """Return the measured value of a cell; its prediction if the measurement failed.
 
@@ -188,11 +227,14 @@ class TwoPhaseSampler:
         cells: Sequence[int] | NDArray[np.intp],
         scores: Floats,
         order: Literal["any", "given"] = "any",
+        later: float = 0.0,
     ) -> Generator[Request, Response, None]:
-        """Measure cells at full resolution, selected by the scores ``(n,)`` of all cells."""
+        """Measure cells at full resolution, selected by the scores ``(n,)`` of all cells.
+
+        Of a limit of seconds, `later` FLOPs are kept for other measurements.
+        """
         wanted = [int(cell) for cell in cells if not self.excluded[cell]]
-        for i in range(0, len(wanted), BATCH_SIZE):
-            batch = wanted[i : i + BATCH_SIZE]
+        for batch in self.batches(wanted, self.grid.max_cost, later):
             response = yield PatchRequest(
                 "main",
                 tuple(self.grid.patches[cell] for cell in batch),
@@ -203,8 +245,6 @@ class TwoPhaseSampler:
             self.update_budget(response)
             for cell, result in zip(batch, response.results, strict=False):
                 self.measured[cell] = self.value_of(result, cell)
-            if self.stop:
-                return
 
 
 @dataclass(frozen=True)

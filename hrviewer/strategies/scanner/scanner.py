@@ -88,8 +88,10 @@ class Scanner(Strategy):
             selected = flagged_cells(prediction, params)[: affordable - sample]
         else:
             selected = pilot.selected(sampler, score)
+        later = sampler.later(sample / max(affordable, 1))
         for start in range(0, len(selected), BATCH_SIZE):
-            yield from sampler.measure(selected[start : start + BATCH_SIZE], score)
+            batch = selected[start : start + BATCH_SIZE]
+            yield from sampler.measure(batch, score, later=later)
             if not has_shares:
                 yield from scan.publish(_cell_values(sampler))
             if sampler.stop:

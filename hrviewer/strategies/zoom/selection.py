@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hrviewer.strategies.estimation.sampling_grid import resample_onto
 from hrviewer.strategies.estimation.two_phase import TwoPhaseSampler
 from hrviewer.strategies.protocol import PatchRequest, PatchResult, Publish, Request, Response
-from hrviewer.strategies.tiling import BATCH_SIZE, batches, tiles
+from hrviewer.strategies.tiling import batches, tiles
 from hrviewer.strategies.zoom.params import ZoomParams
 from hrviewer.strategies.zoom.quadtree_nodes import QuadtreeNodes, pilot_samples, refine_prediction
 from hrviewer.strategies.zoom.quadtree_search import grow
@@ -34,9 +34,8 @@ def _topk(sampler: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator
     share = params.share
     affordable = sampler.affordable
     n, draws = _split_draws(affordable, params.k or affordable, share)
-    yield from sampler.measure(
-        _ranked(sampler.prediction.priority)[:n], sampler.prediction.priority
-    )
+    priority = sampler.prediction.priority
+    yield from sampler.measure(_ranked(priority)[:n], priority, later=sampler.later(share))
     return draws
 
 
@@ -49,7 +48,7 @@ def _threshold(
     selected = _ranked(priority)
     selected = selected[density[selected] >= params.threshold * density.max()]
     n, draws = _split_draws(affordable, len(selected), share)
-    yield from sampler.measure(selected[:n], priority)
+    yield from sampler.measure(selected[:n], priority, later=sampler.later(share))
     return draws
 
 
@@ -73,7 +72,7 @@ def _policy(
     affordable = sampler.affordable
     selected = _ranked(probability)
     n, draws = _split_draws(affordable, int(np.count_nonzero(probability >= 0.5)), share)
-    yield from sampler.measure(selected[:n], probability)
+    yield from sampler.measure(selected[:n], probability, later=sampler.later(share))
     return draws
 
 
@@ -88,26 +87,24 @@ def _quadtree(
         return 0
     variance = sampler.prediction.spread**2
     variance[list(sampler.measured)] = 0
-    remaining = sampler.remaining
+    remaining, later = sampler.remaining, sampler.later(share)
     selected = grow(
         variance.reshape(grid.shape), tree.first, residuals, tree.costs, remaining * (1 - share)
     )
     for level in reversed(range(1, len(selected))):
         nodes = np.flatnonzero(selected[level])
         results: list[PatchResult] = []
-        for i in range(0, len(nodes), BATCH_SIZE):
-            patches = tuple(tree.patches[level][j] for j in nodes[i : i + BATCH_SIZE])
-            response = yield PatchRequest("main", patches, target="output")
+        wanted = [tree.patches[level][j] for j in nodes]
+        for patches in sampler.batches(wanted, float(tree.costs[level].max()), later):
+            response = yield PatchRequest("main", tuple(patches), target="output")
             results += response.results
             sampler.update_budget(response)
-            if sampler.stop:
-                break
         refine_prediction(sampler, results, factors[level], residuals[level])
         if sampler.stop:
             return 0
     cells = np.flatnonzero(selected[0])
     cells = cells[np.argsort(-variance[cells], kind="stable")]
-    yield from sampler.measure(cells, sampler.prediction.priority)
+    yield from sampler.measure(cells, sampler.prediction.priority, later=later)
     return sampler.affordable if share else 0
 
 
