@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import astuple
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ from hrviewer.models.accuracy import ASSUMED_ERROR, ModelAccuracy
 from hrviewer.models.loaders.torch import TorchNetwork
 from hrviewer.models.transformer import TokenTransformer
 from hrviewer.strategies import Estimate, PatchRequest, Plan, PlanContext
+from hrviewer.strategies.estimation.two_phase import (
+    CoarsePrediction,
+    TwoPhaseSampler,
+    regression_estimate,
+)
 from hrviewer.strategies.transformer import Transformer, TransformerParams
 from hrviewer.strategies.transformer.tokens import Forest, TokenGrid
 
@@ -159,6 +165,57 @@ def test_a_check_by_main_gives_the_interval_and_corrects_biased_tokens(part, cor
     # A part of a region has none: there are too many parts.
     whole: Any = None
     assert Transformer().as_part(whole, whole, TransformerParams())[1].check == 0
+
+
+class KnownCells(TwoPhaseSampler):
+    """Cells with tokens' predictions, and the values that `main` measures."""
+
+    def __init__(self, predicted: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        context: Any = SimpleNamespace(main=SimpleNamespace(halo=0))
+        grid: Any = SimpleNamespace(patches=[SimpleNamespace(halo=0)] * len(values))
+        prediction = CoarsePrediction(predicted[:, None], np.sqrt(predicted))
+        super().__init__(context, grid, prediction)
+        self.values = values
+
+    def measure(self, cells: Any, *args: Any, **options: Any) -> Any:
+        self.measured |= {int(cell): self.values[[cell]] for cell in cells}
+        yield from ()
+
+
+def simulate_checks(bias: float, n: int, draws: int) -> tuple[float, float]:
+    """Return how often a check corrects the tokens' total, and how often its interval holds."""
+    corrected, held = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        density = rng.gamma(0.7, 30, n)  # crowds in few places
+        values = rng.poisson(density).astype(float)
+        predicted = bias * density * rng.lognormal(-0.045, 0.3, n)
+        check = regression_estimate(
+            KnownCells(predicted, values), predicted, draws, rng, 0.1, publish=False, refutable=True
+        )
+        with pytest.raises(StopIteration) as end:
+            next(check)
+        checked = end.value.value
+        total = predicted.sum()
+        corrected.append(checked.biased)
+        shown = checked.values.sum() if corrected[-1] else total
+        low, high = checked.interval
+        held.append(min(low, shown) <= values.sum() <= max(high, shown))
+    return float(np.mean(corrected)), float(np.mean(held))
+
+
+@pytest.mark.parametrize(("n", "draws"), [(9, 4), (16, 4), (64, 4), (256, 16)])
+def test_few_measurements_do_not_correct_an_unbiased_total(n, draws) -> None:
+    corrected, held = simulate_checks(1.0, n, draws)
+    assert corrected <= 0.01
+    assert held >= 0.9
+
+
+@pytest.mark.parametrize("bias", [0.4, 1.8])
+def test_measurements_correct_a_biased_total(bias) -> None:
+    corrected, held = simulate_checks(bias, 256, 16)
+    assert corrected > 0.8
+    assert held >= 0.88  # also where the total is not corrected
 
 
 # The trees.

@@ -15,7 +15,7 @@ which pays if little of the total is unmeasured.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ __all__ = ["CalibrationFactor", "calibrate", "context_error", "inclusion_probabi
 Floats = NDArray[np.float64]
 
 TINY = 1e-12
+
 CONTEXT_ERROR = 0.015
 """Half of the 95 % interval of counts with the context that a card declares sufficient, relative:
 by the cards of both bundles they are off by 0.4 to 0.9 % in the mean."""
@@ -48,6 +49,20 @@ class CalibrationFactor:
     value: Floats
     deviation: Floats
     error: PredictionError = ASSUMED_ERROR
+
+    @property
+    def conflict(self) -> float:
+        """Distance from the factor of other images, over the half-width of the 95 % interval."""
+        distance = np.abs(self.value - self.error.ratio)
+        return float((distance / (1.96 * self.deviation)).max())
+
+    @property
+    def without_prior(self) -> CalibrationFactor:
+        """The factor by the measurements alone."""
+        total, prior = 1 / self.deviation**2, prior_precision(self.error)
+        precision = np.maximum(total - prior, TINY)
+        value = (total * self.value - prior * self.error.ratio) / precision
+        return replace(self, value=value, deviation=1 / np.sqrt(precision))
 
     def interval(
         self, known: float, prediction: Floats, spread: Floats, relative_error: float = 0.0
@@ -103,6 +118,11 @@ def inclusion_probabilities(p: Floats, draws: int) -> Floats:
     return np.asarray(1 - np.exp(-math.exp(brentq(excess, low, high)) * p))
 
 
+def prior_precision(error: PredictionError) -> float:
+    """Return the inverse variance of the factor over other images."""
+    return 1 / max((error.ratio * error.ratio_deviation) ** 2, TINY)
+
+
 def calibrate(
     prediction: Floats,
     values: Floats,
@@ -134,7 +154,7 @@ def calibrate(
         least = least + (error.cell_deviation * error.ratio * prediction) ** 2
         scatter = np.maximum(scatter, weights**2 @ least)
         precision = np.where(x > 0, 1 / np.maximum(scatter / x**2, TINY), 0.0)
-    prior = 1 / max((error.ratio * error.ratio_deviation) ** 2, TINY)
+    prior = prior_precision(error)
     total = precision + prior
     return CalibrationFactor(
         (precision * ratio + prior * error.ratio) / total, 1 / np.sqrt(total), error

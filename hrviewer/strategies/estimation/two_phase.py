@@ -53,6 +53,9 @@ UPDATES = 12
 PLANNED_SHARE = 0.92
 """Share of a limit of seconds that measurements are planned for: the rest is for the estimate."""
 
+EVIDENCE = 2.0
+"""Conflict with the factor of other images that refutes it: few measurements scatter."""
+
 FIRST_PACE = 2.0
 """Time that measurements are taken to need before any was made, over the expected one."""
 
@@ -261,12 +264,15 @@ class RegressionEstimate:
         Number of cells that were drawn.
     factor : CalibrationFactor
         The factor that corrects the predictions.
+    biased : bool
+        Whether the measurements refute the factor of other images.
     """
 
     values: Floats
     interval: Interval
     drawn: int
     factor: CalibrationFactor
+    biased: bool = False
 
 
 def regression_estimate(
@@ -277,6 +283,7 @@ def regression_estimate(
     floor: float,
     *,
     publish: bool = True,
+    refutable: bool = False,
 ) -> Generator[Request, Response, RegressionEstimate | None]:
     """Draw from the unmeasured cells, and correct the predictions by their measurements.
 
@@ -292,6 +299,8 @@ def regression_estimate(
         See `probabilities`.
     publish : bool
         Whether to publish estimates: if the cells are the whole region.
+    refutable : bool
+        Whether the measurements alone give the factor where they contradict that of other images.
 
     Returns
     -------
@@ -318,6 +327,8 @@ def regression_estimate(
             prediction.spread[cells],
             prediction.error,
         )
+        conflict = factor.conflict
+        factor = factor.without_prior if refutable and conflict > 1 else factor
         rest, known = sampler.predicted, sampler.measured_total
         estimate = RegressionEstimate(
             known + factor.value * prediction.values[rest].sum(axis=0),
@@ -329,6 +340,7 @@ def regression_estimate(
             ),
             len(cells),
             factor,
+            conflict > EVIDENCE,
         )
         if publish:
             yield Publish("estimate", estimate.values, sampler.context.region, estimate.interval)

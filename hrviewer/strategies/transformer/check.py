@@ -1,8 +1,8 @@
 """A check of tokens' predictions by ``main``, on cells drawn at random.
 
 Predictions are summed in cells; ``main`` measures some, which give the ratio of both counts, and
-the interval. The estimate stays the sum of all tokens, as in every part of the region, unless it
-lies outside: then the tokens are biased on this image, and the ratio corrects them.
+the interval. The estimate stays the sum of all tokens, as in every part of the region, unless the
+measurements refute the ratio of other images: then the tokens are biased on this one.
 """
 
 from __future__ import annotations
@@ -105,4 +105,8 @@ class TokenCheck:
         weights = np.maximum(prediction.priority, 0)
         rng = np.random.default_rng(context.seed)
         draws = min(self.draws, sampler.affordable)
-        return (yield from regression_estimate(sampler, weights, draws, rng, FLOOR, publish=False))
+        return (
+            yield from regression_estimate(
+                sampler, weights, draws, rng, FLOOR, publish=False, refutable=True
+            )
+        )

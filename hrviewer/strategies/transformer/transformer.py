@@ -274,14 +274,13 @@ class _Totals:
             variance = float(self._sums[k : 2 * k].sum())
             interval = self._stand_in.interval(values, variance) if self.complete else None
             return Estimate(corrected, interval, "; ".join([*notes, known]))
-        low, high = checked.interval
         total, indicated = float(corrected.sum()), float(checked.values.sum())
         found = f"{checked.drawn} cells drawn at random and measured by main"
-        if low <= total <= high:
-            notes += [f"{found} indicate a total of {indicated:,.0f}", known]
-        else:  # the tokens are biased here
+        if checked.biased:
             corrected = checked.values
             notes.append(f"{found} correct the tokens' total of {total:,.0f}")
+        else:
+            notes += [f"{found} indicate a total of {indicated:,.0f}", known]
         return Estimate(corrected, checked.interval, "; ".join(notes))
 
 
