@@ -198,7 +198,12 @@ def write_array(source: WritableImage, folder: Path, *, nested: bool = False) ->
     for i, shape in enumerate(shapes):
         chunks = (*(1 for _ in shape[:-2]), *(min(CHUNK, side) for side in shape[-2:]))
         array: Any = group.create_array(
-            str(i), shape=shape, chunks=chunks, dtype=dtype, dimension_names=tuple(source.axes)
+            str(i),
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            dimension_names=tuple(source.axes),
+            config={"write_empty_chunks": True},  # a chunk that is not stored has no data
         )
         for *at, ys, xs in iter_blocks(shape):
             index = (*at, ys, xs)

@@ -332,7 +332,9 @@ def write_levels(
     arrays: list[Any] = []
     for i, (h, w) in enumerate(sides):
         level = str(i)
-        array: Any = group[level] if level in group else create_array(group, level, plan, h, w)
+        # A chunk that is not stored would be one without data.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            array: Any = group[level] if level in group else create_array(group, level, plan, h, w)
         arrays.append(array)
         shards = Grid(Rect(0, 0, h, w), shard_side(h, w))
         for number, (plane, shard) in enumerate(product(planes, shards)):

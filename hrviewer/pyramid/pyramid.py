@@ -394,7 +394,7 @@ class Pyramid:
 
     @property
     def missing_share(self) -> float:
-        """Share of the chunks read so far that an OME-Zarr lacks: they read as its fill value."""
+        """Share of the chunks read so far that an OME-Zarr lacks: places without data."""
         return self._reader.missing_share
 
     @property

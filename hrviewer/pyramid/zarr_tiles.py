@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -88,12 +89,14 @@ class ZarrTiles:
         Index on every other axis.
     channels : tuple of int, optional
         Channels to read; all by default.
+    marks_missing : bool
+        Whether pixels have no data where the store lacks their chunk (or shard) in all channels;
+        otherwise they have the fill value. Chunks that a shard leaves out always have it.
 
     Attributes
     ----------
     missing, stored : int
         Values that were read, chunks or shards: those that the store lacks, and those that it has.
-        A missing one is legal and stands for the fill value.
     """
 
     def __init__(
@@ -102,6 +105,8 @@ class ZarrTiles:
         axes: Sequence[str],
         plane: Mapping[str, int],
         channels: tuple[int, ...] | None = None,
+        *,
+        marks_missing: bool = False,
     ) -> None:
         import zarr
 
@@ -124,6 +129,7 @@ class ZarrTiles:
         store = _counting_store()(array.store, max(2 * stored_bytes, MIN_DECODED_LIMIT))
         counted = zarr.open_array(store, path=array.path, mode="r")
         self._array = with_checked_codecs(counted, name, max(2 * chunk_bytes, MIN_DECODED_LIMIT))
+        self._refilled = with_other_fill(self._array) if marks_missing else None
         self.tile = self._tile_side(chunk["y"]), self._tile_side(chunk["x"])
 
     @staticmethod
@@ -139,9 +145,27 @@ class ZarrTiles:
             pixels = np.asarray(self._array[selection])
         finally:
             _byte_counter.reset(token)
-        self.missing += counter.count(0)
-        self.stored += len(counter) - counter.count(0)
-        return DecodedTile(to_yxc(pixels, self._axes, self._channels), sum(counter))
+        missing = counter.count(0)
+        self.missing += missing
+        self.stored += len(counter) - missing
+        valid = None
+        if missing and self._refilled is not None:
+            # A pixel that changes with the fill value is not stored.
+            other = np.asarray(self._refilled[selection])
+            valid = to_yxc(pixels == other, self._axes, self._channels).any(axis=2)
+        return DecodedTile(to_yxc(pixels, self._axes, self._channels), sum(counter), valid=valid)
+
+
+def with_other_fill(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Return an array with another value in the places of chunks that are not stored."""
+    import zarr
+
+    fill = array.metadata.fill_value
+    other = array.dtype.type(fill is None or not np.any(fill))  # 1 for 0, 0 for others and NaN
+    if fill is not None and np.isnan(fill):
+        other = array.dtype.type(0)
+    changed = replace(array.metadata, fill_value=other)
+    return zarr.Array(zarr.AsyncArray(changed, array.store_path))
 
 
 def plane_selection(

@@ -68,7 +68,7 @@ def data_notes(pyramid: Pyramid, data_area: float | None, area: float) -> list[s
     if pyramid.missing_share:
         notes.append(
             f"{pyramid.missing_share:.2%} of the chunks that were read are not "
-            "stored: they read as the fill value, as empty ones do"
+            "stored: their places have no data"
         )
     if data_area is not None and data_area < area * (1 - 1e-9):
         notes.append(

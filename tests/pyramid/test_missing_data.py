@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import open_pyramid
+from hrviewer.io.image_writer import write_image
+from hrviewer.pyramid import open_pyramid, tile_cache
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -124,6 +126,47 @@ def write_masked(folder: Path, *, internal: bool, overviews: bool = False) -> tu
             f"{path}.ovr", coarse, photometric="rgb", subfiletype=1, tile=(128, 128), metadata=None
         )
     return path, mask
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(("dtype", "fill"), [("u1", 0), ("u1", 200), ("f4", 0.0), ("f4", np.nan)])
+def test_chunks_that_are_not_stored(
+    tmp_path: Path, zarr_format: Literal[2, 3], dtype: str, fill: float
+) -> None:
+    values = np.random.default_rng(0).integers(0, 250, (2, 300, 300)).astype(dtype)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
+    group.create_array("0", data=values, chunks=(1, 128, 128), fill_value=fill)
+    axes = [{"name": axis} for axis in "cyx"]
+    multiscales = [{"axes": axes, "datasets": [{"path": "0"}], "version": "0.4"}]
+    if zarr_format == 2:
+        group.attrs["multiscales"] = multiscales
+    else:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales}
+    with open_pyramid(tmp_path / "a.zarr") as pyramid:
+        assert not pyramid.has_mask
+    for channel, expected in ((0, 300 * 300), (1, 300 * 300 - 128 * 128)):
+        name = f"0/{channel}.1.1" if zarr_format == 2 else f"0/c/{channel}/1/1"
+        (tmp_path / "a.zarr" / name).unlink()
+        tile_cache().clear()
+        with open_pyramid(tmp_path / "a.zarr") as pyramid:
+            assert pyramid.has_mask
+            # There are data where one channel has some.
+            assert pyramid.data_area(pyramid.rect) == expected
+    with open_pyramid(tmp_path / "a.zarr") as pyramid:
+        _, coverage = pyramid.read_with_coverage(pyramid.rect)
+        assert coverage is not None
+        assert (coverage[128:256, 128:256] == 0).all()
+
+
+def test_a_black_part_of_a_copy_is_data(tmp_path: Path) -> None:
+    image = np.zeros((700, 700), np.uint16)
+    image[:100, :100] = 9
+    with open_pyramid(image) as pyramid:
+        write_image(pyramid, tmp_path / "a.ome.zarr")
+    with open_pyramid(tmp_path / "a.ome.zarr") as copy:
+        assert copy.missing_share == 0
+        assert not copy.has_gaps
+        np.testing.assert_array_equal(copy[..., 0], image)
 
 
 def test_a_mask_beside_the_file(tmp_path: Path) -> None:

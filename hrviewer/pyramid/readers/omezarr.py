@@ -35,7 +35,7 @@ from hrviewer.pyramid.readers.omezarr_series import (
     read_mask,
     read_windows,
 )
-from hrviewer.pyramid.readers.omezarr_store import is_zipped_zarr, open_node
+from hrviewer.pyramid.readers.omezarr_store import is_zipped_zarr, lacks_chunks, open_node
 from hrviewer.pyramid.remote import is_url
 from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -128,10 +128,11 @@ class OmeZarrReader(Reader):
             *([image.path] if image.path else []),
         )
         self._tiles = [
-            ZarrTiles(array, axes, self.plane, self.selected_channels) for array in arrays
+            ZarrTiles(array, axes, self.plane, self.selected_channels, marks_missing=True)
+            for array in arrays
         ]
         self._masks = read_mask(image, [tiles.shape[:2] for tiles in self._tiles], self.plane)
-        self.has_mask = bool(self._masks)
+        self.has_mask = bool(self._masks) or any(lacks_chunks(path, array) for array in arrays)
         self.set_levels([(tiles.shape, tiles.tile) for tiles in self._tiles])
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
@@ -140,13 +141,13 @@ class OmeZarrReader(Reader):
         (h, w, _), (th, tw) = tiles.shape, tiles.tile
         y, x = row * th, column * tw
         window = y, min(y + th, h), x, min(x + tw, w)
-        pixels, size, *_ = tiles.read(*window)
+        pixels, size, _, valid = tiles.read(*window)
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
-        valid = None
         if self._masks:
             mask, mask_size, *_ = self._masks[level].read(*window)
-            valid, size = mask[..., 0] == 0, size + mask_size
+            known, size = mask[..., 0] == 0, size + mask_size
+            valid = known if valid is None else valid & known
         return DecodedTile(pixels.astype(self.dtype, copy=False), size, valid=valid)
 
     def _read_own_attributes(self, image: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -12,10 +14,13 @@ from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.remote import is_url, network_error, range_cache, storage_options
 from hrviewer.pyramid.zarr_tiles import MAX_CHUNK_BYTES
 
-__all__ = ["is_zipped_zarr", "open_node"]
+__all__ = ["is_zipped_zarr", "lacks_chunks", "open_node"]
 
 MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 ZIP_SUFFIXES = (".ozx", ".zip")
+
+MAX_LISTED = 100_000
+"""Chunks of an array, or shards, whose files are counted."""
 
 
 def is_zipped_zarr(path: str) -> bool:
@@ -40,6 +45,29 @@ def open_node(path: str) -> Any:
         store = zarr.storage.ZipStore(path, mode="r")
         return zarr.open(store, path=_zip_root(path) or None, mode="r")
     return zarr.open(path, mode="r")
+
+
+def lacks_chunks(path: str, array: Any) -> bool:
+    """Whether an array at a path lacks a chunk, or may: one behind a URL, or of very many chunks.
+
+    Parameters
+    ----------
+    path : str
+        Folder, zip file or URL that `open_node` opened.
+    array : zarr.Array
+        An array in it.
+    """
+    stored = array.shards or array.chunks
+    expected = math.prod(-(-side // part) for side, part in zip(array.shape, stored, strict=True))
+    if is_url(path) or expected > MAX_LISTED:
+        return True
+    if Path(path).is_file():
+        with zipfile.ZipFile(path) as file:
+            names = [name for name in file.namelist() if name.startswith(f"{array.path}/")]
+    else:
+        names = [name for _, _, names in os.walk(Path(path) / array.path) for name in names]
+    last = (name.rpartition("/")[2] for name in names)
+    return sum(1 for name in last if name[:1] not in ("", ".") and name not in MARKS) < expected
 
 
 def _check_members(path: str, file: zipfile.ZipFile) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from benchmarks.range_server import RangeServer
 from hrviewer.pyramid import open_pyramid, tile_cache
@@ -117,3 +118,61 @@ def test_tiles_come_once_the_network_is_back(server, monkeypatch):
         server.is_down = False
         np.testing.assert_array_equal(shown(), server.pixels[:500, :500])
         assert not loader.waits_to_retry
+
+
+@pytest.mark.slow
+def test_missing_chunks_and_a_server_that_goes(make_napari_viewer, qtbot, tmp_path, monkeypatch):
+    """Chunks that answer 404 are transparent; those of a silent server come once it is back."""
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+    monkeypatch.setattr(tile_loader, "RETRY_SECONDS", 0.1)
+    warned = []
+    monkeypatch.setattr("hrviewer.viewer.image.layer_refresh.show_warning", warned.append)
+    pixels = np.random.default_rng(0).integers(1, 255, (SIDE // 16, SIDE // 16, 3), np.uint8)
+    pixels = pixels.repeat(16, 0).repeat(16, 1)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+    group.create_array("0", data=pixels, chunks=(512, 512, 3))
+    group.create_array("1", data=pixels[::4, ::4], chunks=(768, 768, 3))
+    multiscale = {
+        "axes": [{"name": axis} for axis in "yxc"],
+        "datasets": [{"path": "0"}, {"path": "1"}],
+    }
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+    (tmp_path / "a.zarr/0/c/1/1/0").unlink()
+    viewer = make_napari_viewer(show=True)
+    auto_refresh(viewer)
+    controller = Controller(viewer, run_folder=tmp_path / "runs")
+
+    def ticks(condition):
+        def ticked():
+            controller.tick()
+            assert condition()
+
+        qtbot.waitUntil(ticked, timeout=20_000)
+
+    tile_cache().clear()
+    with RangeServer(tmp_path) as server:
+        controller.image_loader.open(f"{server.url}/a.zarr")
+        ticks(lambda: controller.image_layer is not None and not controller.image_loader.is_running)
+        loader = tile_loader_of(controller.image_layer)
+        ticks(lambda: loader.coarsest_loaded and not loader.is_loading)
+
+        def shown(y, x):
+            viewer.scene.camera.center, viewer.scene.camera.zoom = (y, x), 4.0
+            viewer.screenshot(flash=False)
+            ticks(lambda: not loader.is_loading)
+            return loader.read_available(0, (y - 50, y + 50, x - 50, x + 50))
+
+        missing = shown(768, 768)
+        assert (missing[..., 3] == 0).all()
+        server.is_down = True
+        shown(2304, 2304)
+        assert "check the network" in loader.failure
+        server.is_down = False
+        ticks(lambda: not loader.waits_to_retry and not loader.is_loading)
+        came = shown(2304, 2304)
+        assert (came[..., 3] == 255).all()
+        np.testing.assert_array_equal(came[..., :3], pixels[2254:2354, 2254:2354])
+    ticks(lambda: not controller.image_loader.is_running)
+    controller.close()
+    assert all("check the network" in text for text in warned)
+    assert len(warned) == 1
