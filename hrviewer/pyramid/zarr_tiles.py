@@ -148,11 +148,11 @@ class ZarrTiles:
         missing = counter.count(0)
         self.missing += missing
         self.stored += len(counter) - missing
-        valid = None
+        valid: Any = None
         if missing and self._refilled is not None:
             # A pixel that changes with the fill value is not stored.
             other = np.asarray(self._refilled[selection])
-            valid = to_yxc(pixels == other, self._axes, self._channels).any(axis=2)
+            valid = np.any(to_yxc(pixels == other, self._axes, self._channels), axis=2)
         return DecodedTile(to_yxc(pixels, self._axes, self._channels), sum(counter), valid=valid)
 
 

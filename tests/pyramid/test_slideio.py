@@ -44,6 +44,14 @@ def test_a_czi_equals_what_was_written(tmp_path: Path) -> None:
         assert pyramid.pixel_size == pytest.approx((0.25, 0.5))
         np.testing.assert_array_equal(pyramid[..., :1], pixels)
         np.testing.assert_array_equal(pyramid[..., 1:], pixels // 2)
+        bioio = pytest.importorskip("bioio")
+        bioio_czi = pytest.importorskip("bioio_czi")
+        # By libCZI's other binding, aicspylibczi, which shares no code with slideio.
+        other = bioio.BioImage(path, reader=bioio_czi.Reader, use_aicspylibczi=True)
+        np.testing.assert_array_equal(pyramid[...], other.get_image_data("YXC"))
+        assert other.channel_names == [info.name for info in pyramid.channel_info]
+        size = other.physical_pixel_sizes
+        assert pyramid.pixel_size == pytest.approx((size.Y, size.X))
 
 
 def test_a_preview_alone_is_refused(tmp_path: Path, shared: Path) -> None:

@@ -58,7 +58,9 @@ def lacks_chunks(path: str, array: Any) -> bool:
         An array in it.
     """
     stored = array.shards or array.chunks
-    expected = math.prod(-(-side // part) for side, part in zip(array.shape, stored, strict=True))
+    expected: int = math.prod(
+        -(-side // part) for side, part in zip(array.shape, stored, strict=True)
+    )
     if is_url(path) or expected > MAX_LISTED:
         return True
     if Path(path).is_file():
