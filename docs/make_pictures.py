@@ -58,6 +58,7 @@ def commands(slide: str, geotiff: str, folder: str) -> dict[str, list[str]]:
             f"{modules} run {slide} --model nuclei --strategy patches --out {folder}/a.run.zarr",
             f"{modules} export {folder}/a.run.zarr -o {folder}/export_figure.png --set dpi=130",
         ],
+        "batch": ["docs/batch_window.py"],
         "export_elsewhere": [f"docs/destinations.py {slide} {geotiff}"],
         "samples": [
             f"{modules}_samples.figures {name} {images}/sample_{name}.png"

@@ -183,7 +183,7 @@ class BatchForm(QWidget):
                     interval = f" ({format_range(ends, folder['total'])})"
                 images = f"{folder['done']:,} {pluralize('image', folder['done'])}"
                 lines.append(
-                    f"{Path(folder['folder']).name}: {folder['total']:,.0f}{interval} in {images}"
+                    f"{folder_name(folder['folder'])}: {folder['total']:,.0f}{interval} in {images}"
                 )
         return lines
 
@@ -212,3 +212,8 @@ class BatchForm(QWidget):
         if self.isVisible():
             done = table[table["status"] == "done"]
             self.histogram.draw(done[name].dropna().tolist(), self.quantity.currentText())
+
+
+def folder_name(folder: str) -> str:
+    """Return the short name of a folder of images."""
+    return "synthetic images" if folder == "sample:" else folder.rstrip("/").rpartition("/")[2]

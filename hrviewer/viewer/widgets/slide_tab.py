@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from qtpy.QtWidgets import (
 from hrviewer.app.services.batch_service import BatchService
 from hrviewer.app.services.slide_list import THUMBNAIL_SIDE, Slide, SlideList
 from hrviewer.escaping import plain_text, printable
-from hrviewer.formatting import pluralize
+from hrviewer.formatting import format_range, pluralize
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.batch_form import BatchForm
 from hrviewer.viewer.widgets.common import label, row
@@ -70,6 +71,8 @@ class SlideModel(QAbstractListModel):
             row = self._batch.rows.get(slide.path, {})
             more = row.get("answer") or row.get("error")
             return plain_text("\n".join(filter(None, [slide.path, more])))
+        if role == Qt.ItemDataRole.SizeHintRole:
+            return QSize(ICON_SIDE, ICON_SIDE + 6)  # no wider than the list: longer text is elided
         if role == Qt.ItemDataRole.DisplayRole:
             thumbnail = self._slides.thumbnail(slide.path)
             size = "" if thumbnail is None else f"{thumbnail.summary} · "
@@ -83,7 +86,7 @@ class SlideModel(QAbstractListModel):
             return f"{slide.runs:,} {pluralize('run', slide.runs)}" if slide.runs else "no run yet"
         if row["status"] == "failed":
             return f"failed\n{printable(str(row['error']))}"
-        return f"done\n{row['answer']}" if row["status"] == "done" else str(row["status"])
+        return f"done\n{short_answer(row)}" if row["status"] == "done" else str(row["status"])
 
     def _icon(self, path: str) -> QPixmap:
         if path not in self._icons:
@@ -190,6 +193,17 @@ class SlideTab(QWidget):
             if slides
             else "open a folder, or a table of images"
         )
+
+
+def short_answer(row: Mapping[str, Any]) -> str:
+    """Return an image's answer with the interval of exhaustive inference; tooltips have more."""
+    answer, _, _ = str(row["answer"]).partition(";")
+    has_one_class = not any(name.startswith("count_") for name in row)
+    if row.get("count") is None or row["ci95_low"] is None or not has_one_class:
+        return answer
+    amount, comma, density = answer.partition(", ")
+    ends = format_range((row["ci95_low"], row["ci95_high"]), row["count"])
+    return f"{amount} ({ends}){comma}{density}"
 
 
 def as_icon(pixels: np.ndarray) -> QPixmap:
