@@ -25,16 +25,22 @@ import tifffile
 import zarr
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from pycocotools.coco import COCO
 
 import hrviewer
 
 mpl.use("agg")
-mpl.rcParams["font.size"] = 12
+mpl.rcParams["font.size"] = 14
+
+SHRINK = 0.8
+"""Of the legends, relative to the panels."""
 
 
-def in_geopandas(axes: Axes, path: Path) -> None:
+def in_geopandas(axes: Axes, path: Path, picture: np.ndarray, side: tuple[int, int]) -> None:
     """Draw contours and patches as QuPath's measurement map would colour them."""
+    axes.imshow(picture, extent=(0, side[1], side[0], 0))
     frame = geopandas.read_file(path)
     tiles = frame[frame["objectType"] == "tile"]
     flops = [_measurement(row, "value") for row in tiles["measurements"]]
@@ -43,13 +49,14 @@ def in_geopandas(axes: Axes, path: Path) -> None:
         ax=axes,
         aspect="equal",
         cmap="viridis",
+        alpha=0.5,
         legend=True,
-        legend_kwds={"label": "nuclei in a patch"},
+        legend_kwds={"label": "nuclei in a patch", "alpha": 1, "shrink": SHRINK},
     )
     frame[frame["objectType"] == "annotation"].boundary.plot(
-        ax=axes, aspect="equal", color="white", linewidth=0.4
+        ax=axes, aspect="equal", color="#d55e00", linewidth=2
     )
-    axes.invert_yaxis()
+    axes.set(xlim=(0, side[1]), ylim=(side[0], 0))
     axes.set_title("GeoJSON in geopandas")
 
 
@@ -73,7 +80,8 @@ def in_tifffile(axes: Axes, path: Path) -> None:
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         level = series.levels[min(1, len(series.levels) - 1)].asarray().squeeze()
-    axes.imshow(level, cmap="magma", vmax=float(np.nanpercentile(level, 99.5)))
+    drawn = axes.imshow(level, cmap="magma", vmax=float(np.nanpercentile(level, 99.5)))
+    plt.colorbar(drawn, ax=axes, label="nuclei in a cell", shrink=SHRINK)
     axes.set_title(f"OME-TIFF in tifffile: {len(series.levels)} levels")
 
 
@@ -81,14 +89,19 @@ def in_rasterio(axes: Axes, image: str, path: Path) -> None:
     """Draw the saliency over the image it came from, both georeferenced."""
     with rasterio.open(image) as below, rasterio.open(path) as above:
         rasterio.plot.show(below, ax=axes)
-        rasterio.plot.show((above, 1), ax=axes, cmap="inferno", alpha=0.6)
+        rasterio.plot.show((above, 1), ax=axes, cmap="inferno", alpha=0.5)
+        scale = ScalarMappable(Normalize(0, float(np.nanmax(above.read(1)))), "inferno")
+        plt.colorbar(scale, ax=axes, label="saliency", shrink=SHRINK)
+        axes.ticklabel_format(style="plain", useOffset=False)
+        axes.locator_params(nbins=2)
         axes.set_title(f"GeoTIFF in rasterio: EPSG {above.crs.to_epsg()}")
 
 
 def in_pandas(axes: Axes, path: Path) -> None:
     """Draw the predictions of patches against their inference time."""
     frame = pd.read_parquet(path)
-    frame.plot.scatter("value", "infer_s", ax=axes, s=18, color="#0072b2")
+    frame.plot.scatter("value", "infer_s", ax=axes, s=40, color="#0072b2")
+    axes.set(xlabel="nuclei in a patch", ylabel="seconds of inference")
     axes.set_title(f"Parquet in pandas: {len(frame)} patches")
 
 
@@ -96,8 +109,9 @@ def in_zarr(axes: Axes, path: Path) -> None:
     """Draw the cost of every place."""
     group = zarr.open_group(path / "cost", mode="r")
     cost = np.asarray(group["0"][0])
-    axes.imshow(np.where(cost > 0, cost, np.nan), cmap="cividis")
-    axes.set_title("OME-Zarr in zarr: cost of `zoom`")
+    drawn = axes.imshow(cost / 1e6, cmap="cividis")
+    plt.colorbar(drawn, ax=axes, label="MFLOP in a cell", shrink=SHRINK)
+    axes.set_title("OME-Zarr in zarr: cost of zoom")
 
 
 def main(slide: str, geotiff: str) -> None:
@@ -114,7 +128,7 @@ def main(slide: str, geotiff: str) -> None:
             hrviewer.export(run, folder / f"slide{ending}", **options)
             return folder / f"slide{ending}"
 
-        in_geopandas(one, take(".geojson", contours=True))
+        in_geopandas(one, take(".geojson", contours=True, threshold=0.2), picture, side)
         in_pycocotools(
             two, take(".coco.json", contours=True, patches=False, threshold=0.2), picture, side
         )

@@ -33,7 +33,7 @@ from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 from hrviewer.viewer.layers.warp_grid import grid_lines
 
 mpl.use("agg")
-mpl.rcParams["font.size"] = 13
+mpl.rcParams["font.size"] = 15
 
 
 def draw(run: Run, picture: np.ndarray, target: Path) -> None:
@@ -58,7 +58,7 @@ def draw(run: Run, picture: np.ndarray, target: Path) -> None:
     draw_patches(axes[0], run)
     for axis, (name, values, unit) in zip(axes[1:], maps, strict=True):
         style = OVERLAY_STYLES[name]
-        colours = ListedColormap(style.gradient(256))
+        colours = ListedColormap(style.gradient(256) * (1, 1, 1, style.opacity))
         axis.imshow(picture.mean(2), extent=extent, cmap="gray", vmin=0, vmax=255, alpha=0.6)
         top = float(np.nanpercentile(values, 99.5)) or 1.0
         axis.imshow(values, extent=extent, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
@@ -75,7 +75,7 @@ def draw(run: Run, picture: np.ndarray, target: Path) -> None:
     estimate = describe_estimate(run.estimate)
     title = f"{get_strategy(run.header['strategy']).title}: {estimate.amount}"
     panels.suptitle(
-        f"{title}  ·  {run.cost['flops'] / 1e9:.1f} GFLOP\n{estimate.details}", fontsize=15
+        f"{title}  ·  {run.cost['flops'] / 1e9:.1f} GFLOP\n{estimate.details}", fontsize=17
     )
     panels.savefig(target, dpi=110)
     plt.close(panels)
@@ -90,7 +90,7 @@ def draw_patches(axis: Axes, run: Run) -> None:
         [Rectangle((row.x, row.y), row.w, row.h) for row in patches.itertuples()],
         facecolor="none",
         edgecolor=OUTLINE_COLOUR,
-        linewidth=np.clip(sides / 15, 0.12, 1.2),
+        linewidth=np.clip(sides / 8, 0.2, 1.8),
     )
     axis.add_collection(outlines)
     scales = patches["scale"]
@@ -119,7 +119,7 @@ def draw_warp(slide: str, target: Path) -> None:
         extent = (rect.x, rect.x1, rect.y1, rect.y)
         axes[0].imshow(picture, extent=extent)
         for (y, x), (dy, dx) in grid_lines(warp, rect, 1.0):
-            axes[0].plot([x, x + dx], [y, y + dy], color="#c98f00", linewidth=0.6)
+            axes[0].plot([x, x + dx], [y, y + dy], color="#c98f00", linewidth=1.4)
         axes[0].set_xlim(rect.x, rect.x1)
         axes[0].set_ylim(rect.y1, rect.y)
         axes[0].set_title(f"the grid over {rect.h:,} × {rect.w:,} pixels")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
-SQUARE = "sample:crowd?size=4096&seed=10104"
+SQUARE = "sample:tissue?size=4096&seed=10104"
 """Image of the comparison."""
 
 COMPARED = "patches", "scanner", "zoom", "transformer"
@@ -42,7 +42,8 @@ def commands(slide: str, geotiff: str, folder: str) -> dict[str, list[str]]:
     """Return each picture's commands, arguments of `python`; `folder` is for their output."""
     slide, geotiff, square = (shlex.quote(name) for name in (slide, geotiff, SQUARE))
     images, modules = shlex.quote(str(IMAGES)), "-m hrviewer"
-    demo, against = f"{modules}.viewer.demo", f"--truth auto --out {folder}/compared"
+    demo = f"{modules}.viewer.demo"
+    compared = f"--strategies {','.join(COMPARED)} --truth auto --out {folder}/compared"
     return {
         "window": [f"{demo}.screenshot {images}/window.png {slide}"],
         "demo": [f"{demo}.demo --out {folder}/demo"],
@@ -51,8 +52,8 @@ def commands(slide: str, geotiff: str, folder: str) -> dict[str, list[str]]:
         "families": ["docs/pictures.py families"],
         "strategies": [f"docs/figures.py {slide}"],
         "compare_window": [
-            f"{modules} compare {square} --model crowd --strategies {','.join(COMPARED)} {against}",
-            f"docs/compared.py {square} crowd {folder}/compared {' '.join(COMPARED)}",
+            f"{modules} compare {square} --model nuclei {compared}",
+            f"docs/compared.py {square} nuclei {folder}/compared {' '.join(COMPARED)}",
         ],
         "export_figure": [
             f"{modules} run {slide} --model nuclei --strategy patches --out {folder}/a.run.zarr",

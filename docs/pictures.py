@@ -15,6 +15,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from PIL import Image
 from qtpy.QtGui import QPainter
@@ -30,9 +33,10 @@ from hrviewer.viewer.demo.window_driver import (
     move_camera,
     process_events_for,
     set_up_window,
+    text_size,
     wait_until,
 )
-from hrviewer.viewer.layers.styles import OVERLAY_STYLES
+from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 from hrviewer.viewer.view import View, view
 
 mpl.use("agg")
@@ -40,8 +44,14 @@ mpl.use("agg")
 IMAGES = Path(__file__).parent / "images"
 GIGAPIXEL = "sample:crowd?size=32768&seed=10003"
 SQUARE = "sample:crowd?size=8192&seed=10104"
+PANEL_PX, INSET_PX = 480, 230
+"""Pixels of the gigapixel in its picture, and of the square of it."""
+
 PART = Rect(1100, 3100, 2048, 2048)
 """Part of the square with people of two sizes and similar objects."""
+
+MOST_PEOPLE = 6000
+"""Per megapixel; end of the colours of the families."""
 
 
 def run(
@@ -71,39 +81,55 @@ def overlays() -> None:
         assert done is not None
         assert layer is not None
         opened.viewer.canvas.overlays.scale_bar.visible = False
-        square, (height, width) = busiest_square(done, 2048), done.image_shape
-        panels, axes = plt.subplots(
-            3, 4, figsize=(20, 11.4), layout="constrained", height_ratios=(10, 10, 0.35)
-        )
-        for (above, below, bar), name in zip(axes.T, MAPS, strict=True):
+        shown.set_colour_bar("output", shown=False)
+        square, (height, width) = busiest_square(done, 1024), done.image_shape
+        whole = Rect(0, 0, height, width)
+        row_px, top_px = PANEL_PX + 96, 76
+        size = np.array((2 * PANEL_PX + 30, top_px + 2 * row_px))
+        panels = plt.figure(figsize=size / 100, dpi=100)
+
+        def place(x: float, y: float, w: float, h: float) -> Axes:
+            """Return axes of a size in pixels, from the left and the top."""
+            return panels.add_axes((x / size[0], 1 - (y + h) / size[1], w / size[0], h / size[1]))
+
+        for i, name in enumerate(MAPS):
+            x, y = 10 + i % 2 * (PANEL_PX + 10), top_px + i // 2 * row_px
             for other in MAPS:
                 shown.set_visible(other, other == name)
             shown.set_opacity(name, 1.0)
-            layer.opacity = 0.5
-            opened.viewer.reset_view()
-            process_events_for(1.5)
-            above.imshow(crop_to_image(grab(opened, canvas=True)), extent=(0, width, height, 0))
+            layer.opacity = 0.6
+            panel = place(x, y + 28, PANEL_PX, PANEL_PX)
+            panel.set_title(OVERLAY_STYLES[name].title, fontsize=14)
+            panel.imshow(part_of_canvas(opened, whole, PANEL_PX), extent=(0, width, height, 0))
             frame = Rectangle((square.x, square.y), square.w, square.h, fill=False)
-            frame.set(edgecolor="white", linewidth=1.5)
-            above.add_patch(frame)
-            above.set_title(OVERLAY_STYLES[name].title, fontsize=20)
-            layer.opacity = 0.8
-            below.imshow(square_of_canvas(opened, square))
-            scale = OVERLAY_STYLES[name].gradient(256)[None]
-            bar.imshow(scale, aspect="auto", extent=(0, 1, 0, 1))
-            row = legend.rows[name]
+            frame.set(edgecolor="white", linewidth=2)
+            panel.add_patch(frame)
+            layer.opacity = 0.85
+            corner = PANEL_PX - INSET_PX - 6
+            inset = place(x + corner, y + 28 + corner, INSET_PX, INSET_PX)
+            inset.imshow(part_of_canvas(opened, square, INSET_PX))
+            inset.spines[:].set(color="white", linewidth=2)
+            row, bar = legend.rows[name], place(x, y + PANEL_PX + 36, PANEL_PX, 14)
+            if name == "patches":
+                colours = np.array(OUTLINE_COLOUR)[None, None, :3]
+            else:
+                colours = OVERLAY_STYLES[name].gradient(256)[None]
+            bar.imshow(colours, aspect="auto", extent=(0, 1, 0, 1))
             bar.set_xticks((0, 0.5, 1), (row.low.text(), row.unit.text(), row.high.text()))
-            bar.tick_params(length=0, labelsize=14)
-            bar.set_yticks(())
-        for axis in axes[:2].flat:
-            axis.set_axis_off()
+            bar.tick_params(length=0, labelsize=12)
+            for label, side in zip(bar.get_xticklabels(), ("left", "center", "right"), strict=True):
+                label.set_horizontalalignment(side)
+            for axes in panel, inset, bar:
+                axes.set_yticks(())
+            for axes in panel, inset:
+                axes.set_xticks(())
         estimate = describe_estimate(done.estimate)
         panels.suptitle(
             f"1.07 gigapixels, {get_strategy('zoom').title.lower()}: {estimate.amount}, "
             f"{done.cost['flops'] / 1e9:,.0f} GFLOP\n{estimate.details}",
-            fontsize=20,
-        )
-        panels.savefig(IMAGES / "overlays.png", dpi=80)
+            fontsize=14, y=0.995,
+        )  # fmt: skip
+        panels.savefig(IMAGES / "overlays.png", dpi=100)
         plt.close(panels)
         opened.close()
 
@@ -119,26 +145,19 @@ def busiest_square(done: Run, side: int) -> Rect:
     return Rect(int(y) * side, int(x) * side, side, side)
 
 
-def square_of_canvas(opened: View, square: Rect) -> np.ndarray:
-    """Show a square of the image as large as the canvas allows, and return its picture."""
-    side = min(opened.viewer.canvas.size)
-    move_camera(opened, (square.y + square.h / 2, square.x + square.w / 2), square.h / side)
+def part_of_canvas(opened: View, square: Rect, side: int) -> np.ndarray:
+    """Show a square of the image on `side` pixels of the canvas, and return its picture."""
+    centre = square.y + square.h / 2, square.x + square.w / 2
+    move_camera(opened, centre, square.h / side)
     process_events_for(2.5)
     shot = grab(opened, canvas=True)
-    side = min(shot.shape[:2])
     top, left = (shot.shape[0] - side) // 2, (shot.shape[1] - side) // 2
     return shot[top : top + side, left : left + side]
 
 
-def crop_to_image(shot: np.ndarray) -> np.ndarray:
-    """Return a picture without the black around the image."""
-    rows, columns = (np.flatnonzero(shot[..., :3].any(2).mean(a) > 0.3) for a in (1, 0))
-    return shot[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
 def interval() -> None:
     """Show how the panel's interval narrows while a run goes on."""
-    with tempfile.TemporaryDirectory() as folder:
+    with text_size(12), tempfile.TemporaryDirectory() as folder:
         opened = view(SQUARE, "crowd", "zoom")
         controller = opened.controller
         set_up_window(opened)
@@ -179,13 +198,14 @@ def interval() -> None:
 
 def families() -> None:
     """Draw patches, predictions and cost of every strategy on the same square."""
+    mpl.rcParams["font.size"] = 16
     names = ["patches", *(name for name in strategy_ids() if name != "patches")]
-    panels, axes = plt.subplots(2, 4, figsize=(18, 10), layout="constrained")
+    panels, axes = plt.subplots(2, 4, figsize=(18, 11.5), layout="constrained")
     with tempfile.TemporaryDirectory() as folder, hrviewer.open(SQUARE) as pyramid:
         pixels = pyramid.read(PART, 2.0)
         extent = (PART.x, PART.x1, PART.y1, PART.y)
         axes.flat[0].imshow(pixels, extent=extent)
-        axes.flat[0].set_title(f"{PART.h:,} × {PART.w:,} of 8,192 × 8,192 pixels")
+        axes.flat[0].set_title(f"{PART.h:,} × {PART.w:,} pixels of\n8,192 × 8,192")
         for axis, name in zip(axes.flat[1:], names, strict=True):
             done = hrviewer.run(SQUARE, "crowd", name, out=Path(folder) / f"{name}.run.zarr")
             output, cell = done.map("output")
@@ -194,29 +214,35 @@ def families() -> None:
                 for a, b in ((PART.y, PART.y1), (PART.x, PART.x1))
             )
             density = np.asarray(output[:, rows, columns]).sum(0)
-            n = 4  # cells are too small to draw
+            n = 8  # cells are too small to draw
             h, w = (length // n * n for length in density.shape)
             density = density[:h, :w].reshape(h // n, n, w // n, n).sum((1, 3))
             axis.imshow(pixels, extent=extent, alpha=0.45)
+            density *= 1e6 / (cell * n) ** 2
             axis.imshow(
-                np.where(density > 0.05, density, np.nan), extent=extent, cmap="viridis",
-                vmin=0, vmax=2, interpolation="nearest",
+                np.where(density > 100, density, np.nan), extent=extent, cmap="viridis",
+                vmin=0, vmax=MOST_PEOPLE, interpolation="nearest",
             )  # fmt: skip
             for row in done.patches.itertuples():
                 axis.add_patch(
                     Rectangle(
                         (row.x, row.y), row.w, row.h,
-                        fill=False, edgecolor="#00a5ff", linewidth=0.7,
+                        fill=False, edgecolor="#00a5ff", linewidth=1.2,
                     )
                 )  # fmt: skip
             axis.set_xlim(PART.x, PART.x1)
             axis.set_ylim(PART.y1, PART.y)
             axis.set_title(
-                f"{get_strategy(name).title} · {done.cost['flops'] / 1e9:,.0f} GFLOP\n"
-                f"{describe_estimate(done.estimate).amount}"
+                f"{get_strategy(name).title}\n{describe_estimate(done.estimate).amount}, "
+                f"{done.cost['flops'] / 1e9:,.0f} GFLOP"
             )
         for axis in axes.flat:
             axis.set_axis_off()
+        scale = ScalarMappable(Normalize(0, MOST_PEOPLE), "viridis")
+        panels.colorbar(
+            scale, ax=axes, location="bottom", shrink=0.5, aspect=50, pad=0.03,
+            label="people per megapixel", format=lambda value, _: f"{value:,.0f}",
+        )  # fmt: skip
     panels.savefig(IMAGES / "families.png", dpi=80)
     plt.close(panels)
 

@@ -26,6 +26,7 @@ from hrviewer.cli.common import (
     print_rows,
 )
 from hrviewer.cli.run import Precision, SettingsOption, TissueOption
+from hrviewer.cli.tables import print_table
 from hrviewer.cli.workers import (
     ClusterOption,
     CoresOption,
@@ -170,7 +171,7 @@ def batch(
         content = {"rows": to_records(table), "totals": to_records(totals)}
         print_json({"folder": str(job.folder), **content})
     else:
-        print_table(table)
+        print_batch(table)
         print_totals(totals)
         print_rows(("table", str(job.folder / "table.csv")))
     for row in to_records(job.failed):
@@ -226,22 +227,23 @@ def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def print_table(table: pd.DataFrame) -> None:
+def print_batch(table: pd.DataFrame) -> None:
     """Print image, status, estimate, seconds and error of every row."""
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table("image", "status", "estimate", "95 % of exhaustive", "seconds", box=None)
+    columns: dict[str, list[str]] = {
+        name: [] for name in ("image", "status", "estimate", "95 % of exhaustive", "seconds")
+    }
     for row in to_records(table):
         ends = row["ci95_low"], row["ci95_high"]
-        shown.add_row(
-            printable(Path(row["image"]).name),
+        cells = (
+            Path(row["image"]).name,
             row["status"],
             "" if row["estimate"] is None else f"{row['estimate']:,.6g}",
             "" if ends[0] is None else f"{ends[0]:,.6g} to {ends[1]:,.6g}",
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
         )
-    Console().print(shown)
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
+    print_table(columns, left=("image", "status"))
 
 
 def print_totals(totals: pd.DataFrame) -> None:
@@ -262,12 +264,11 @@ def show(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json({"images": rows})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table("image", "size", "µm per pixel", "", box=None)
-    for row in rows:
-        size = "" if row["shape"] is None else " × ".join(f"{n:,}" for n in row["shape"])
-        pixel = "" if row["pixel_size"] is None else f"{row['pixel_size'][0]:.4g}"
-        shown.add_row(printable(row["image"]), size, pixel, row["error"] or "")
-    Console().print(shown)
+    shapes, pixels = (row["shape"] for row in rows), (row["pixel_size"] for row in rows)
+    columns = {
+        "image": [row["image"] for row in rows],
+        "size": ["" if shape is None else " × ".join(f"{n:,}" for n in shape) for shape in shapes],
+        "µm per pixel": ["" if pixel is None else f"{pixel[0]:.4g}" for pixel in pixels],
+        "": [row["error"] or "" for row in rows],
+    }
+    print_table(columns, left=("image", ""))

@@ -30,7 +30,7 @@ from hrviewer.cli.common import (
     print_message,
     print_rows,
 )
-from hrviewer.escaping import printable
+from hrviewer.cli.tables import print_table
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def compare(
                "error", "class_error", "dice", "game4", "ap50"]  # fmt: skip
     optional = {"ci95", "ci95_truth", "class_error", "dice", "ap50"}
     columns = [each for each in columns if each not in optional or table[each].notna().any()]
-    print_table(
+    print_comparison(
         table.assign(image=[Path(name).name for name in table["image"]]), tuple(columns), files
     )
     report_failed(table)
@@ -164,7 +164,7 @@ def experiment(
     if as_json:
         print_json({"cells": to_records(table), "images": table.attrs["images"], "files": files})
     else:
-        print_table(table, ("name", "mae", "ci95", "rmse", "bias"), files)
+        print_comparison(table, ("name", "mae", "ci95", "rmse", "bias"), files)
     report_failed(table)
 
 
@@ -214,28 +214,27 @@ def cost(
     if as_json:
         print_json({**report, "files": files})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("side", "FLOPs", "seconds", "peak memory", "", box=None, pad_edge=False)
     rows = [(vars(point), "") for point in scaling.points]
     rows += [(row, "extrapolated") for row in report["extrapolated"]]
-    for row, note in rows:
-        flops, memory_used = format_si(row["flops"]), format_si(row["peak_bytes"], "B")
-        table.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
-    Console().print(table)
+    columns = {
+        "side": [f"{row['side']:,}" for row, _ in rows],
+        "FLOPs": [format_si(row["flops"]) for row, _ in rows],
+        "seconds": [f"{row['seconds']:.3g}" for row, _ in rows],
+        "peak memory": [format_si(row["peak_bytes"], "B") for row, _ in rows],
+        "": [note for _, note in rows],
+    }
+    print_table(columns, left=("",))
     for name, line in scaling.fits.items():
         formula = f"{line.constant:.3g} + {line.per_pixel:.3g} · side²"
         if line.per_pair:
             formula += f" + {line.per_pair:.3g} · side⁴"
         typer.echo(f"{name} = {formula}, within {line.max_deviation:.0%}")
     if scaling.attention is not None:
-        patterns = (f"{pattern} FLOPs" for pattern in scaling.attention.by_pattern)
-        attention = Table("side", *patterns, box=None)
-        for row in report["attention"]["flops"]:
-            side = row.pop("side")
-            attention.add_row(f"{side:,}", *(format_si(flops) for flops in row.values()))
-        Console().print(attention)
+        by_side = report["attention"]["flops"]
+        columns = {"side": [f"{row['side']:,}" for row in by_side]}
+        for pattern in scaling.attention.by_pattern:
+            columns[f"{pattern} FLOPs"] = [format_si(row[pattern]) for row in by_side]
+        print_table(columns)
     if scaling.largest is not None:
         limit = format_si(scaling.limit_bytes, "B")
         typer.echo(f"largest: {scaling.largest:,} × {scaling.largest:,} pixels within {limit}")
@@ -244,6 +243,13 @@ def cost(
 
 COST_RATIOS = "of_once_per_pixel", "of_patches"
 """Columns of costs relative to others."""
+
+SETTINGS = "image", "params", "chosen", "budget"
+"""Columns that are left out where they are the same in all rows."""
+
+DROPPED_FIRST = ("game4", "class_error", "of_patches", "chosen", "ci95", "params",
+                 "of_once_per_pixel", "ci95_truth", "rmse", "seconds")  # fmt: skip
+"""Columns that are left out where the terminal is too narrow."""
 
 
 def exit_if_stopped(table: pd.DataFrame) -> None:
@@ -276,27 +282,24 @@ def nest_costs(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "cost": cost if cost["flops"] is not None else None}
 
 
-def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
+def print_comparison(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
     """Print a table and the paths of its files."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     seconds = "wall_s" if "wall_s" in table else "seconds"
-    printed = Table(box=None, pad_edge=False)
-    ratios = tuple(name for name in COST_RATIOS if name in table)
-    for name in (*columns, "FLOPs", *(name.replace("_", " ") for name in ratios), "seconds"):
-        printed.add_column(
-            name, justify="left" if name in ("image", "strategy", "name") else "right"
-        )
     rows = to_records(table)
-    for row in rows:
-        flops = "–" if row["flops"] is None else format_si(row["flops"])
-        duration = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
-        parts = ("–" if row[name] is None else f"{row[name]:.3g}" for name in ratios)
-        cells = (escape(printable(format_value(row[name]))) for name in columns)
-        printed.add_row(*cells, flops, *parts, duration)
-    Console().print(printed)
+    cells = {name: [format_value(row[name]) for row in rows] for name in columns}
+    for name in SETTINGS:  # those that all rows share, or have not
+        if len(set(cells.get(name, ()))) == 1 and len(rows) > 1:
+            del cells[name]
+    cells["FLOPs"] = ["–" if row["flops"] is None else format_si(row["flops"]) for row in rows]
+    for name in COST_RATIOS:
+        if name in table:
+            parts = (row[name] for row in rows)
+            cells[name] = ["–" if part is None else f"{part:.3g}" for part in parts]
+    times = (row[seconds] for row in rows)
+    cells["seconds"] = ["–" if time is None else f"{time:.2f}" for time in times]
+    titles = {name.replace("_", " "): column for name, column in cells.items()}
+    dropped_first = [name.replace("_", " ") for name in DROPPED_FIRST]
+    print_table(titles, left=("image", "strategy", "name"), dropped_first=dropped_first)
     for row in rows:
         known = row["note"] in table.attrs["failed"].values()  # reported once for each image
         if row["note"] and row["flops"] is None and not known:
@@ -316,5 +319,6 @@ def format_value(value: Any) -> str:
             for key, item in value.items()
         )
     if isinstance(value, tuple):
-        return " – ".join(f"{part:,.1f}" for part in value)
+        digits = 0 if max(map(abs, value)) >= 100 else 1
+        return "–".join(f"{part:,.{digits}f}" for part in value)
     return str(value)

@@ -132,7 +132,7 @@ def info(
         return
     (height, width), size = properties["shape"], properties["pixel_size"]
     levels = [
-        f"{level['shape'][0]} × {level['shape'][1]}, 1/{level['downsample'][0]:.6g}, "
+        f"{level['shape'][0]:,} × {level['shape'][1]:,}, 1/{level['downsample'][0]:.6g}, "
         f"tiles of {level['tile'][0]} × {level['tile'][1]}"
         for level in properties["levels"]
     ]
@@ -143,7 +143,7 @@ def info(
             if len(pyramid_series) > 1
             else ()
         ),
-        ("size", f"{height} × {width} pixels (height × width), {height * width / 1e6:,.1f} MP"),
+        ("size", f"{height:,} × {width:,} pixels (height × width), {height * width / 1e6:,.1f} MP"),
         ("pixels", f"{properties['channels']} × {properties['dtype']}"),
         *(("channel", format_channel(i, info)) for i, info in enumerate(channel_info)),
         *(("axis", axis) for axis in axes),

@@ -135,7 +135,7 @@ class Pyramid:
         height, width, channels = self.shape
         n = len(self.levels)
         levels = f"{n} level{'s'[: n != 1]}"
-        return f"{height} × {width} × {channels}, {self.dtype}, {levels}"
+        return f"{height:,} × {width:,} × {channels}, {self.dtype}, {levels}"
 
     @property
     def series(self) -> tuple[Series, ...]:

@@ -48,7 +48,7 @@ class Series:
     kind: SeriesKind = "image"
 
     def __str__(self) -> str:
-        facts = [f"{self.shape[0]} × {self.shape[1]}"] if self.shape else []
+        facts = [f"{self.shape[0]:,} × {self.shape[1]:,}"] if self.shape else []
         facts += [self.kind] if self.kind != "image" else []
         title = f"{self.id} {self.name!r}" if self.name not in ("", self.id) else self.id
         return f"{title} ({', '.join(facts)})" if facts else title

@@ -132,7 +132,8 @@ class Uniform(Strategy):
             yield from sample.publish(context.main, totals, with_interval=native)
         estimate = sample.estimate(context.main, totals)
         estimate = foreground.describe(estimate, sample.tiles[: len(totals)])
-        note = f"downsampled by {patches[0].scale:g} per side"
+        scale = patches[0].scale
+        note = f"downsampled by {scale:g} per side" if scale > 1 else "not downsampled"
         notes = [note, overlap_note(context.main, patches), estimate.note]
         if context.main.card.detects and not native:
             notes.append(

@@ -244,7 +244,7 @@ def test_counts_at_a_scale_are_corrected_by_the_measured_curve():
     assert (estimate.values[0], estimate.interval) == (1024**2, None)
     assert "not corrected: counts at 1/16 were not measured" in estimate.note
     _, _, estimate = follow("uniform", there, scale=1.0)
-    assert (estimate.values[0], estimate.note) == (1024**2, "downsampled by 1 per side")
+    assert (estimate.values[0], estimate.note) == (1024**2, "not downsampled")
     # At half its size an image has half the shrinking.
     _, _, estimate = follow("uniform", replace(there, native_scale=2.0), scale=4.0)
     assert estimate.values[0] == pytest.approx(1024**2 / 1.25)

@@ -20,7 +20,7 @@ from hrviewer.io.figures.html_report import resample_map, to_uint8
 from hrviewer.io.figures.map_styles import MAP_STYLES, MapStyle
 from hrviewer.io.figures.object_picture import ObjectPicture, make_object_picture
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.units import AREA_UNITS, area_unit, format_si, nice_ceiling
+from hrviewer.units import AREA_UNITS, area_unit, format_amount, format_si, nice_ceiling
 
 __all__ = ["FigureData", "ObjectFigure", "bar_length", "draw_figure", "load_figure_data",
            "load_object_figure", "make_caption"]  # fmt: skip
@@ -79,7 +79,9 @@ class ObjectFigure:
     unit: str
 
 
-def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) -> FigureData:
+def load_figure_data(
+    run: Exportable, name: MapName, channel: int, side: int, *, mark: int = 1
+) -> FigureData:
     """Load a map of a run and, if available, its image.
 
     Parameters
@@ -92,6 +94,8 @@ def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) ->
         Index of a channel; −1 is the sum of all channels, and FLOPs for the cost map.
     side : int
         Longer side of the figure in pixels.
+    mark : int
+        Sides of the least squares of one value, means of the cells in them; pixels of the figure.
 
     Raises
     ------
@@ -107,7 +111,10 @@ def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) ->
     scale = max(1.0, max(region.h, region.w) / side)
     shape = max(1, round(region.h / scale)), max(1, round(region.w / scale))
     at = 0 if channel < 0 and name == "cost" else channel
-    values = resample_map(run_map.cells, run_map.cell, region, shape, None if at < 0 else at)
+    plane = None if at < 0 else at
+    coarse = -(-shape[0] // mark), -(-shape[1] // mark)
+    values = resample_map(run_map.cells, run_map.cell, region, coarse, plane)
+    values = values.repeat(mark, 0).repeat(mark, 1)[: shape[0], : shape[1]]
     label = run_map.labels[at] if at >= 0 else name if n > 1 else run_map.labels[0]
     unit = run_map.units[max(at, 0)]
     size = run.header["image"]["pixel_size"]
@@ -216,7 +223,11 @@ def make_caption(run: Exportable, text: str = "") -> str:
     cost = header.get("cost")
     parts = [f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"]
     if header.get("estimate"):
-        parts.append(format_estimate(header["estimate"]))
+        parts.append(
+            format_estimate(header["estimate"]).replace(
+                " – ", "\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}"
+            )
+        )
     if cost:
         parts.append(f"{format_si(cost['flops'], 'FLOP')}, {cost['wall_s']:.1f} s")
     if not header.get("complete", True):
@@ -286,8 +297,9 @@ def draw_map(figure: Any, axes: Any, data: FigureData, extent: tuple[float, ...]
     )  # fmt: skip
     # A separate mappable: the map is transparent at small values, its legend is not.
     bar = figure.colorbar(
-        ScalarMappable(scale, ListedColormap(solid)), ax=axes, shrink=0.8, pad=0.02
-    )
+        ScalarMappable(scale, ListedColormap(solid)), ax=axes, shrink=0.8, pad=0.02,
+        format=lambda value, _: format_amount(value),
+    )  # fmt: skip
     bar.set_label(data.label)
 
 

@@ -63,7 +63,7 @@ class HtmlWriter(RunWriter):
             data = (
                 load_object_figure(run, None, 800)
                 if name == "objects"
-                else load_figure_data(run, cast(MapName, name), -1, 800)
+                else load_figure_data(run, cast(MapName, name), -1, 800, mark=3)
             )
             with tempfile.NamedTemporaryFile(suffix=".png", dir=target.parent) as file:
                 draw_figure(data, "", Path(file.name), dpi=settings.dpi, inches=6)

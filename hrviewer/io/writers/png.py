@@ -25,6 +25,10 @@ from hrviewer.io.writers.base import RunWriter
 __all__ = ["PngSettings", "PngWriter"]
 
 
+MARK = 4
+"""Pixels; single cells of a large image would be too small to be recognised."""
+
+
 class PngSettings(WriterSettings):
     """Content and size of a figure."""
 
@@ -71,7 +75,7 @@ class PngWriter(RunWriter):
         if name == "objects":
             data = load_object_figure(run, settings.score or None, side)
         else:
-            data = load_figure_data(run, name, settings.channel, side)
+            data = load_figure_data(run, name, settings.channel, side, mark=MARK)
         progress(1, 2)
         caption = make_caption(run, settings.caption)
         draw_figure(data, caption, target, dpi=settings.dpi, inches=settings.inches)

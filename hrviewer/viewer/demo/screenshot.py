@@ -10,7 +10,12 @@ import tempfile
 from pathlib import Path
 
 from hrviewer.viewer.contributions.sample_data import sample_path
-from hrviewer.viewer.demo.window_driver import screenshot, set_up_window, wait_until
+from hrviewer.viewer.demo.window_driver import (
+    screenshot,
+    set_up_window,
+    text_size,
+    wait_until,
+)
 from hrviewer.viewer.view import view
 
 __all__ = ["main"]
@@ -20,19 +25,20 @@ def main(
     out: Path,
     image: str | Path | None = None,
     *,
-    width: int = 1600,
-    height: int = 1000,
+    width: int = 1280,
+    height: int = 960,
+    points: int = 12,
     theme: str = "dark",
     strategy: str = "patches",
 ) -> None:
     """Run a strategy on an image, by default a photograph, and save a screenshot of the window."""
     from hrviewer.engine import ResultCache
 
-    opened = view(sample_path("ihc.png") if image is None else image, "nuclei", strategy)
-    opened.viewer.theme = theme
-    controller = opened.controller
-    controller.resources.cache, controller.resources.low_priority = ResultCache(), False
-    with tempfile.TemporaryDirectory() as folder:
+    with text_size(points), tempfile.TemporaryDirectory() as folder:
+        opened = view(sample_path("ihc.png") if image is None else image, "nuclei", strategy)
+        opened.viewer.theme = theme
+        controller = opened.controller
+        controller.resources.cache, controller.resources.low_priority = ResultCache(), False
         set_up_window(opened, width, height)
         controller.run_service.start(out=Path(folder) / "picture.run.zarr")
         wait_until(lambda: controller.state.run_state == "idle", 900)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "process_events_for",
     "screenshot",
     "set_up_window",
+    "text_size",
     "wait_until",
 ]
 
@@ -68,6 +70,20 @@ def process_events_for(seconds: float) -> None:
     """Process events for a while."""
     end = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() > end, seconds + 1)
+
+
+@contextmanager
+def text_size(points: int) -> Iterator[None]:
+    """Change the size of napari's text for a while: pages show pictures smaller than they are."""
+    from napari.settings import get_settings
+
+    appearance = get_settings().appearance
+    before = appearance.font_size
+    appearance.font_size = points
+    try:
+        yield
+    finally:
+        appearance.font_size = before
 
 
 def set_up_window(view: View, width: int = 1600, height: int = 1000) -> None:

@@ -81,6 +81,7 @@ class ComparisonGrid:
         grid, camera = viewer.canvas.grid, viewer.scene.camera
         self._saved_grid = grid.enabled, grid.stride, grid.shape, grid.spacing
         self._saved_camera = camera.center, camera.zoom
+        self._saved_scale_bar = viewer.canvas.overlays.scale_bar.position
         self.points: Points | None = None
         self._mirrored_points: Any = None
         self.is_ready = False
@@ -119,6 +120,7 @@ class ComparisonGrid:
         categories = self.runs[-1].maps.rasters[self.map_name].categories
         # The names of the runs are at the top.
         layer.name_overlay.position = layer.colorbar.position = "bottom_right"
+        self.viewer.canvas.overlays.scale_bar.position = "bottom_left"
         layer.colorbar.visible = layer.name_overlay.visible = not categories
         self._class_legend.show(categories)
 
@@ -134,6 +136,7 @@ class ComparisonGrid:
         viewer.layers.events.inserted.disconnect(self._on_inserted)
         grid = viewer.canvas.grid
         grid.enabled, grid.stride, grid.shape, grid.spacing = self._saved_grid
+        viewer.canvas.overlays.scale_bar.position = self._saved_scale_bar
         self._pending_layers.clear()
         self._class_legend.show(())
         remove_layers(viewer, self._own_layers)

@@ -19,7 +19,7 @@ from hrviewer.app.maps.raster import MAPS, MapName, PyramidRaster
 from hrviewer.app.maps.result_maps import Completion, ResultMaps
 from hrviewer.io.figures.view_figure import ScaleLegend
 from hrviewer.io.geojson import class_colors
-from hrviewer.units import format_si
+from hrviewer.units import format_amount
 from hrviewer.viewer.image.geometry import METADATA_KEY, is_aligned, placement
 from hrviewer.viewer.layers.attention_layers import AttentionLayers
 from hrviewer.viewer.layers.class_legend import ClassLegend
@@ -359,9 +359,10 @@ class Overlays:
         for name, layer in self.layers.items():
             drawn = self.maps.rasters[name]
             if layer.visible and not drawn.categories:
-                high = "≥ " * drawn.is_clipped + format_si(drawn.limits[1])
+                low, high = map(format_amount, drawn.limits)
+                high = "≥ " * drawn.is_clipped + high
                 colours = np.asarray(layer.colormap.map(np.linspace(0, 1, 128)))
-                found.append(ScaleLegend(layer.name, f"{drawn.limits[0]:g}", high, colours))
+                found.append(ScaleLegend(layer.name, low, high, colours))
         return found
 
     def visible_classes(self) -> list[tuple[str, tuple[float, float, float]]]:

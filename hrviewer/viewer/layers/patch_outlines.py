@@ -64,7 +64,7 @@ class PatchOutlines:
         self._patches: Sequence[PatchRow] = ()
 
     def draw(self, patches: Sequence[PatchRow], viewport: Viewport) -> None:
-        """Outline the patches in view, of very many the area that they cover.
+        """Outline the patches in view, of very many the area that those of each size cover.
 
         Parameters
         ----------
@@ -91,7 +91,11 @@ class PatchOutlines:
         if len(rects) <= MAX_OUTLINES:
             self.count, segments = len(rects), outline_segments(rects)
         else:
-            self.count, segments = 0, area_segments(rects, AREA_CELL_PX * viewport.coarsest)
+            cell = AREA_CELL_PX * viewport.coarsest
+            # By size: the tiles of a coarse pass cover everything, and would hide all others.
+            size = np.log2(rects[:, 2:].max(axis=1)).round()
+            parts = [area_segments(rects[size == one], cell) for one in np.unique(size)]
+            self.count, segments = 0, np.concatenate(parts)
         self.layer.data = as_vectors(segments * self._units)
 
     def _visible(self, view: Rect) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.layer_refresh import auto_refresh, clock
 from hrviewer.viewer.preferences import apply_preferences, read_preferences
 from hrviewer.viewer.widgets.actions import Actions
+from hrviewer.viewer.widgets.axis_labels import format_axis_labels
 from hrviewer.viewer.widgets.common import TextSizedWidget, heading, style_sheet
 from hrviewer.viewer.widgets.compare_tab import CompareTab
 from hrviewer.viewer.widgets.cost_breakdown import TimeBreakdown
@@ -69,6 +70,7 @@ class Panel(QTabWidget):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         avoid_llvmpipe_crash()
+        format_axis_labels()
         auto_refresh(napari_viewer)
         self.controller = controller = Controller(napari_viewer)
         apply_preferences(controller, read_preferences())

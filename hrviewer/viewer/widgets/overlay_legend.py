@@ -21,7 +21,7 @@ from hrviewer.app.maps.raster import COST_QUANTITIES, MAPS, OUTLINES, PATCH_QUAN
 from hrviewer.app.maps.result_maps import MOST_LIKELY
 from hrviewer.escaping import plain_text
 from hrviewer.io.geojson import class_colors
-from hrviewer.units import format_si
+from hrviewer.units import format_amount
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
@@ -214,7 +214,7 @@ class OverlayLegend(TextSizedWidget):
             if drawn.categories:
                 overlay_row.set_scale(drawn.categories[0], "", drawn.categories[-1])
                 return
-        low, high = f"{drawn.limits[0]:g}", format_si(drawn.limits[1])
+        low, high = map(format_amount, drawn.limits)
         if name == "patches" and self._overlays.maps.patch_quantity != "score":
             low, high = ("first", "last") if self._overlays.maps.colours_patches else ("", "")
         overlay_row.set_scale(low, drawn.unit, "≥ " * drawn.is_clipped + high)

@@ -38,6 +38,17 @@ def test_figure_data_is_the_map(made):
     assert data.photo is None
 
 
+def test_marks_are_large_enough_to_be_recognised(made):
+    """A cell of one pixel becomes a square of four that has the mean of its cells."""
+    plane = np.zeros((80, 120))
+    plane[40, 60] = 1.6
+    data = load_figure_data(made(output=plane[None]), "output", -1, 120, mark=4)
+    rows, columns = np.nonzero(data.values)
+    assert data.values.shape == (80, 120)
+    assert (np.ptp(rows), np.ptp(columns), len(rows)) == (3, 3, 16)
+    assert data.values.max() == pytest.approx(0.1 / (16 * 0.25 * 0.5 * 1e-6))
+
+
 def test_image_is_the_background(made):
     run = made(geo=True)
     with open_pyramid(run.header["image"]["path"]) as pyramid:

@@ -150,3 +150,13 @@ def test_the_lines_around_an_area_are_never_too_many():
     checks = [(y, x, 1, 1) for y in range(0, 400, 2) for x in range(0, 400, 2)]
     lines = area_segments(np.array(checks, float), 1.0)
     assert 4 <= len(lines) <= 4 * MAX_OUTLINES
+
+
+def test_a_coarse_pass_does_not_hide_the_patches_after_it(outlines):
+    """Of very many patches each size has its own outline."""
+    coarse, fine = patches(4096, 1024), patches(512, 8)
+    assert len(fine) > MAX_OUTLINES
+    outlines.draw(coarse + fine, Viewport(Rect(0, 0, 4096, 4096), (4.0, 4.0)))
+    lines = ends(outlines.layer.data / outlines._units)
+    assert ((-0.5, 511.5), (511.5, 511.5)) in lines
+    assert ((-0.5, 4095.5), (4095.5, 4095.5)) in lines
