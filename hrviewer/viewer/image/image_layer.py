@@ -52,6 +52,9 @@ STAIN_LIMITS = 0.0, 170.0
 CHANNEL_COLORS = ("00FFFF", "FF00FF", "FFFF00", "00FF00", "FF0000", "0000FF")
 """Colours of channels of which the file gives none."""
 
+NAMED_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+"""Colours of bands that are named after them; together they are shown, and other bands are not."""
+
 
 def axes_of(pyramid: Pyramid) -> Axes:
     """Return how an image's layer is handed to napari: colours in bytes, or one channel."""
@@ -181,13 +184,20 @@ def channel_style(pyramid: Pyramid, channel: int) -> dict[str, Any]:
     infos = pyramid.channel_info
     title = infos[channel].name or f"channel {channel}"
     colors = [info.color for info in infos]
+    names = [info.name.strip().lower() for info in infos]
+    natural = not any(colors) and NAMED_COLORS.keys() <= set(names)
     # Many bands without colours of their own are shown one by one, in grey.
-    bands = len(infos) > MAX_COMPOSITE and not any(colors)
-    visible = channel == 0 if bands else channel < (3 if pyramid.is_rgb else MAX_COMPOSITE)
+    bands = len(infos) > MAX_COMPOSITE and not any(colors) and not natural
+    visible, lowest = channel < (3 if pyramid.is_rgb else MAX_COMPOSITE), 0
+    if bands:
+        visible = channel == 0
+    elif natural:
+        visible = names[channel] in NAMED_COLORS
+        lowest = next(i for i, name in enumerate(names) if name in NAMED_COLORS)
     return {
         "name": f"{pyramid.name}: {title}",
         "colormap": "gray" if bands else channel_colormap(infos, channel),
-        "blending": "translucent_no_depth" if channel == 0 or bands else "additive",
+        "blending": "translucent_no_depth" if channel == lowest or bands else "additive",
         "visible": visible,
     }
 
@@ -199,7 +209,8 @@ def channel_colormap(infos: tuple[ChannelInfo, ...], channel: int) -> Any:
     colors = [info.color for info in infos]
     # The same colour for all, as some programs write it, says nothing.
     given = colors[channel] if len(set(colors)) > 1 or len(colors) == 1 else None
-    digits = given or CHANNEL_COLORS[channel % len(CHANNEL_COLORS)]
+    named = NAMED_COLORS.get(infos[channel].name.strip().lower())
+    digits = given or named or CHANNEL_COLORS[channel % len(CHANNEL_COLORS)]
     end = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
     return Colormap([[0, 0, 0], end], name=f"#{digits}")
 

@@ -116,6 +116,17 @@ def test_channels_are_layers_with_a_contrast_each_and_grey_stays_flat(small):
     assert 3900 < high < 4000
 
 
+def test_bands_named_after_colours_have_them():
+    pyramid = open_pyramid(np.zeros((60, 60, 4), np.uint16))
+    names = ("Coastal", "Blue", "Green", "Red")
+    pyramid.channel_info = tuple(ChannelInfo(name) for name in names)
+    layers = [Layer.create(*data) for data in image_layers_data(pyramid)]
+    assert [layer.visible for layer in layers] == [False, True, True, True]
+    assert [layer.colormap.name for layer in layers[1:]] == ["#0000FF", "#00FF00", "#FF0000"]
+    opaque = "translucent_no_depth"
+    assert [layer.blending for layer in layers[1:]] == [opaque, "additive", "additive"]
+
+
 def test_where_there_are_no_data_colours_are_transparent_and_floats_nan(small, tmp_path):
     colours = np.full((300, 500, 4), 200, np.uint8)
     colours[:100, :, 3] = 0
