@@ -20,7 +20,7 @@ from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 from hrviewer.escaping import plain_text
 from hrviewer.viewer.image.image_layer import initial_limits
 from hrviewer.viewer.image.lazy_level import LazyLevel
-from hrviewer.viewer.image.slider_range import bound_slider_steps
+from hrviewer.viewer.image.mixed_pixel_sizes import allow_mixed_pixel_sizes
 from hrviewer.viewer.image.tile_loader import TileLoader
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ _attached: weakref.WeakSet[TileLoader] = weakref.WeakSet()
 
 def auto_refresh(viewer: ViewerModel) -> None:
     """Refresh a viewer's layers, present and future; may be called again."""
-    bound_slider_steps()
+    allow_mixed_pixel_sizes()
     events = viewer.layers.events
     events.inserted.connect(_on_inserted)
     events.removed.connect(_on_removed)
