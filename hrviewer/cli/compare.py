@@ -46,6 +46,15 @@ def check_sides(text: str | None) -> str | None:
     return text
 
 
+def split_models(given: list[str] | None) -> list[str]:
+    """Return the models, which may be separated by commas; a list of roles is one model."""
+    return [
+        model
+        for spec in check_model(given)
+        for model in ([spec] if "=" in spec or Path(spec).exists() else spec.split(","))
+    ]
+
+
 OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of the runs; existing runs are reused.")
 ]
@@ -56,7 +65,13 @@ def compare(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
     model: Annotated[
         list[str] | None,
-        typer.Option(callback=check_model, help="A model as for `run`; may be repeated."),
+        typer.Option(
+            "--model",
+            "--models",
+            metavar="M[,M…]",
+            callback=split_models,
+            help="Models as for `run`, separated by commas; may be repeated.",
+        ),
     ] = None,
     strategies: Annotated[str, typer.Option(help="Strategies as a,b:key=value, or all.")] = "all",
     truth: Annotated[
@@ -122,8 +137,8 @@ def compare(
         )
         report_failed(table)
         return
-    columns = ["image", "strategy", "params", "chosen", "budget", "estimate", "ci95", "ci95_truth",
-               "error", "class_error", "dice", "game4", "ap50"]  # fmt: skip
+    columns = ["image", "model", "strategy", "params", "chosen", "budget", "estimate", "ci95",
+               "ci95_truth", "error", "class_error", "dice", "game4", "ap50"]  # fmt: skip
     optional = {"ci95", "ci95_truth", "class_error", "dice", "ap50"}
     columns = [each for each in columns if each not in optional or table[each].notna().any()]
     print_comparison(
@@ -244,10 +259,10 @@ def cost(
 COST_RATIOS = "of_once_per_pixel", "of_patches"
 """Columns of costs relative to others."""
 
-SETTINGS = "image", "params", "chosen", "budget"
+SETTINGS = "image", "model", "params", "chosen", "budget"
 """Columns that are left out where they are the same in all rows."""
 
-DROPPED_FIRST = ("game4", "class_error", "of_patches", "chosen", "ci95", "params",
+DROPPED_FIRST = ("game4", "class_error", "dice", "of_patches", "chosen", "ci95", "params",
                  "of_once_per_pixel", "ci95_truth", "rmse", "seconds")  # fmt: skip
 """Columns that are left out where the terminal is too narrow."""
 
@@ -299,7 +314,7 @@ def print_comparison(table: pd.DataFrame, columns: tuple[str, ...], files: dict[
     cells["seconds"] = ["–" if time is None else f"{time:.2f}" for time in times]
     titles = {name.replace("_", " "): column for name, column in cells.items()}
     dropped_first = [name.replace("_", " ") for name in DROPPED_FIRST]
-    print_table(titles, left=("image", "strategy", "name"), dropped_first=dropped_first)
+    print_table(titles, left=("image", "model", "strategy", "name"), dropped_first=dropped_first)
     for row in rows:
         known = row["note"] in table.attrs["failed"].values()  # reported once for each image
         if row["note"] and row["flops"] is None and not known:
@@ -319,6 +334,6 @@ def format_value(value: Any) -> str:
             for key, item in value.items()
         )
     if isinstance(value, tuple):
-        digits = 0 if max(map(abs, value)) >= 100 else 1
-        return "–".join(f"{part:,.{digits}f}" for part in value)
+        digits = ".0f" if max(map(abs, value)) >= 100 else ".1f"
+        return "–".join(f"{part:,{digits if abs(part) >= 10 else '.3g'}}" for part in value)
     return str(value)

@@ -42,6 +42,9 @@ ENTRY_POINT_GROUP = "hrviewer.models"
 ROLES = ("main", "scout", "scanner", "encoder", "head", "resizer", "transformer", "policy")
 """Roles of the networks in a bundle."""
 
+SUBSTITUTES = "scanner", "transformer"
+"""Roles that predict what ``main`` does."""
+
 PACKAGES = {"nuclei": "hrviewer[histology]", "crowd": "hrviewer[crowd]"}
 """Packages of models, by the name of the model."""
 
@@ -280,10 +283,11 @@ def open_bundle(spec: str | Path, trust: bool = False) -> ModelBundle:
     Raises
     ------
     ModelError
-        If there is no such bundle, its description is invalid, several have a role ``main``, or its
-        weights are pickles.
+        If there is no such bundle, its description is invalid, several have a role ``main``, a
+        scanner or transformer predicts something else than ``main``, or its weights are pickles.
     """
     bundle = _open_bundle(spec, trust)
+    check_substitutes(bundle.roles)
     path = Path(spec).expanduser()
     is_file = path.exists() and str(spec) not in installed_bundles()
     bundle.source = str(path.absolute() if is_file else spec)
@@ -322,6 +326,23 @@ def _open_bundle(spec: str | Path, trust: bool) -> ModelBundle:
     return ModelBundle(
         card.name, dict.fromkeys(roles_of_it, (weights, card)), card.title, trust=trust
     )
+
+
+def check_substitutes(roles: Mapping[str, ModelCard]) -> None:
+    """Raise `ModelError` if a network in the place of ``main`` predicts something else."""
+    main = roles.get("main")
+    for role in SUBSTITUTES:
+        card = roles.get(role)
+        if main is None or card is None:
+            continue
+        alike = card.task == main.task or (card.counts and main.counts)
+        several = len(main.classes) > 1
+        if not alike or (card.classes != main.classes if several else len(card.classes) > 1):
+            raise ModelError(
+                f"the {role} {card.name} predicts {card.task} of {', '.join(card.classes)}, and "
+                f"main, {main.name}, {main.task} of {', '.join(main.classes)}: give a {role} for "
+                "the same task and classes (hrviewer distill makes one)"
+            )
 
 
 def parse_roles(spec: str) -> list[tuple[str, str]]:

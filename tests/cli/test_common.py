@@ -28,3 +28,12 @@ def test_a_second_ctrl_c_ends_at_once():
 def test_regions():
     assert common.parse_region("1,2,3,4") == Rect(1, 2, 3, 4)
     assert common.parse_region("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)
+
+
+def test_models_are_separated_by_commas(tmp_path):
+    from hrviewer.cli.compare import split_models
+
+    comma = tmp_path / "a,b.onnx"
+    comma.touch()
+    given = ["one.onnx,two.onnx", "main=a.onnx,scout=b.onnx", str(comma)]
+    assert split_models(given) == ["one.onnx", "two.onnx", *given[1:]]

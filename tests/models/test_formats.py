@@ -260,6 +260,8 @@ def test_programs_of_torch_need_trust(tmp_path: Path, pixels: np.ndarray) -> Non
 def test_roles_from_several_files(tmp_path: Path) -> None:
     one = tiny_models.ultralytics(tmp_path / "one.onnx", "classify")
     two = tiny_models.ultralytics(tmp_path / "two.onnx", "classify")
+    other = tiny_models.ultralytics(tmp_path / "other.onnx", "detect")
+    assert list(open_bundle(f"main={one},scanner={two}").roles) == ["main", "scanner"]
     bundle = open_bundle(f"main={one},scout={two}")
     assert list(bundle.roles) == ["main", "scout"]
     assert bundle.weights("scout") == two
@@ -269,6 +271,10 @@ def test_roles_from_several_files(tmp_path: Path) -> None:
         (f"main={one},boss={two}", "no role is named 'boss': choose one of main, scout"),
         (f"{one}+{two}", r"two adds nothing: its main .* as main=A,scout=B"),
         (f"main={one},scout=missing.onnx", "does not exist"),
+        (
+            f"main={one},scanner={other}",
+            "the scanner other predicts detection of car, boat, tree, ",
+        ),
     ):
         with pytest.raises(HrviewerError, match=message):
             open_bundle(spec)

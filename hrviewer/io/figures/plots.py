@@ -42,6 +42,8 @@ __all__ = [
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a7a7a", "#a3a300")
 """Okabe and Ito's colors, which color-blind people can distinguish on white and on black."""
 MARKERS = "os^Dv<>P"
+SHORT_DECADES = 0.5
+"""Decades of a logarithmic axis that has round numbers of one step as ticks."""
 LABEL_OFFSETS = (
     (8, 5), (8, -12), (-8, 5), (-8, -12), (0, 11), (0, -19),
     (8, 17), (8, -24), (-8, 17), (-8, -24), (8, 29), (8, -36),
@@ -206,7 +208,7 @@ def plot_points(
 
 def limit_ticks(panel: Any) -> None:
     """Space tick labels, and put more than one on a short logarithmic axis."""
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     for axis, scale, limits in (
         (panel.xaxis, panel.get_xscale(), panel.get_xlim()),
@@ -215,7 +217,9 @@ def limit_ticks(panel: Any) -> None:
         if scale == "log":
             decades = np.log10(limits[1] / limits[0])
             subs = (1.0,) if decades > 2.5 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0)
-            axis.set_major_locator(LogLocator(subs=subs, numticks=9))
+            short = decades < SHORT_DECADES  # of which a logarithmic locator fills every step
+            locator = MaxNLocator(3) if short else LogLocator(subs=subs, numticks=9)
+            axis.set_major_locator(locator)
             axis.set_minor_formatter(NullFormatter())
             if axis is panel.yaxis:
                 axis.set_major_formatter(EngFormatter())

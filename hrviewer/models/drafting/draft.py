@@ -203,7 +203,10 @@ def _ask_task(path: Path, k: int, per_tile: bool) -> str:
         if per_tile
         else ("density (its sum is a count), segmentation, regression or saliency")
     )
-    raise ModelError(f"{path} gives {what}, which may be several things: give its --task, {tasks}")
+    instances = "" if per_tile else "; or --decode stardist, cellpose or hovernet for instances"
+    raise ModelError(
+        f"{path} gives {what}, which may be several things: give its --task, {tasks}{instances}"
+    )
 
 
 def _activation(task: str, k: int, outputs: Sequence[Any], notes: list[str], linear: bool) -> str:
