@@ -14,7 +14,7 @@ from pathlib import Path
 from hrviewer.viewer.demo.window_driver import (
     screenshot,
     set_up_window,
-    text_size,
+    use_text_size,
     wait_until,
 )
 from hrviewer.viewer.view import view
@@ -22,7 +22,8 @@ from hrviewer.viewer.view import view
 
 def main(image: str, model: str, folder: str, *names: str) -> None:
     """Open the image, select runs of these strategies, and take the screenshot."""
-    with text_size(12), tempfile.TemporaryDirectory() as empty:
+    use_text_size(12)
+    with tempfile.TemporaryDirectory() as empty:
         opened = view(image, model)
         controller, panel = opened.controller, opened.panel
         comparison = controller.compare_service

@@ -33,7 +33,7 @@ from hrviewer.viewer.demo.window_driver import (
     move_camera,
     process_events_for,
     set_up_window,
-    text_size,
+    use_text_size,
     wait_until,
 )
 from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
@@ -46,6 +46,9 @@ GIGAPIXEL = "sample:crowd?size=32768&seed=10003"
 SQUARE = "sample:crowd?size=8192&seed=10104"
 PANEL_PX, INSET_PX = 480, 230
 """Pixels of the gigapixel in its picture, and of the square of it."""
+
+GAP_PX = 16
+"""Between the moments of a run."""
 
 PART = Rect(1100, 3100, 2048, 2048)
 """Part of the square with people of two sizes and similar objects."""
@@ -157,7 +160,7 @@ def part_of_canvas(opened: View, square: Rect, side: int) -> np.ndarray:
 
 def interval() -> None:
     """Show how the panel's interval narrows while a run goes on."""
-    with text_size(12), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         opened = view(SQUARE, "crowd", "zoom")
         controller = opened.controller
         set_up_window(opened)
@@ -183,15 +186,15 @@ def interval() -> None:
         run(opened, Path(folder), at)
         process_events_for(0.5)
         keep()
-        width = sum(one.width() for one in cut)
         back = cut[0].pixelColor(3, 100).getRgb()[:3]
-        whole = Image.new("RGB", (width, max(one.height() for one in cut)), back)
-        x = 0
+        height = sum(one.height() for one in cut)
+        size = cut[0].width() + 2 * GAP_PX, height + (len(cut) + 1) * GAP_PX
+        whole, y = Image.new("RGB", size, back), GAP_PX
         for number, one in enumerate(cut):
             path = Path(folder) / f"{number}.png"
             one.save(str(path))
-            whole.paste(Image.open(path), (x, 0))
-            x += one.width()
+            whole.paste(Image.open(path), (GAP_PX, y))
+            y += one.height() + GAP_PX
         whole.save(IMAGES / "interval.png")
         opened.close()
 
@@ -248,5 +251,6 @@ def families() -> None:
 
 
 if __name__ == "__main__":
+    use_text_size(12)
     for wanted in sys.argv[1:] or ("overlays", "interval", "families"):
         {"overlays": overlays, "interval": interval, "families": families}[wanted]()

@@ -48,6 +48,17 @@ def headings(page: Path) -> list[str]:
     return [re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines]
 
 
+def test_pages_list_every_extra_and_every_environment_variable():
+    installation = (ROOT / "docs" / "installation.md").read_text("utf-8")
+    for extra in PROJECT["optional-dependencies"]:
+        if extra not in ("all", "dev", "test"):
+            assert f"`{extra}`" in installation, extra
+    listed = (ROOT / "docs" / "environment.md").read_text("utf-8")
+    for path in (ROOT / "hrviewer").rglob("*.py"):
+        for name in re.findall(r"HRVIEWER_[A-Z]+", path.read_text("utf-8")):
+            assert f"`{name}`" in listed, name
+
+
 @pytest.mark.parametrize("folder", [*PLUGINS, "plugins/template"])
 def test_plugins_are_pinned_to_a_compatible_hrviewer(folder):
     packaging = pytest.importorskip("packaging.requirements")

@@ -198,9 +198,9 @@ def plot_points(
         panel.set_xscale("log")
     if len(y) and y.min() > 0 and y.max() > 10 * y.min():
         panel.set_yscale("log")
-    elif len(y):
-        panel.set_ylim(bottom=min(0.0, y.min()))
-    panel.margins(x=0.16, y=0.12)
+    panel.margins(x=0.16, y=0.12)  # before the limits, which are no longer automatic then
+    if panel.get_yscale() == "linear" and len(y) and y.min() >= 0:
+        panel.set_ylim(bottom=0.0)
     panel.xaxis.set_major_formatter(EngFormatter())
     panel.set_xlabel(f"{label.name} ({label.unit})" if label.unit else label.name)
     limit_ticks(panel)

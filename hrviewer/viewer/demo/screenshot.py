@@ -13,7 +13,7 @@ from hrviewer.viewer.contributions.sample_data import sample_path
 from hrviewer.viewer.demo.window_driver import (
     screenshot,
     set_up_window,
-    text_size,
+    use_text_size,
     wait_until,
 )
 from hrviewer.viewer.view import view
@@ -34,7 +34,8 @@ def main(
     """Run a strategy on an image, by default a photograph, and save a screenshot of the window."""
     from hrviewer.engine import ResultCache
 
-    with text_size(points), tempfile.TemporaryDirectory() as folder:
+    use_text_size(points)
+    with tempfile.TemporaryDirectory() as folder:
         opened = view(sample_path("ihc.png") if image is None else image, "nuclei", strategy)
         opened.viewer.theme = theme
         controller = opened.controller

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ __all__ = [
     "process_events_for",
     "screenshot",
     "set_up_window",
-    "text_size",
+    "use_text_size",
     "wait_until",
 ]
 
@@ -72,18 +71,14 @@ def process_events_for(seconds: float) -> None:
     wait_until(lambda: time.monotonic() > end, seconds + 1)
 
 
-@contextmanager
-def text_size(points: int) -> Iterator[None]:
-    """Change the size of napari's text for a while: pages show pictures smaller than they are."""
+def use_text_size(points: int) -> None:
+    """Set the size of napari's text, in a process that has no window yet.
+
+    Pages show pictures smaller than they are. The user's settings are neither read nor changed.
+    """
     from napari.settings import get_settings
 
-    appearance = get_settings().appearance
-    before = appearance.font_size
-    appearance.font_size = points
-    try:
-        yield
-    finally:
-        appearance.font_size = before
+    get_settings(None).appearance.font_size = points
 
 
 def set_up_window(view: View, width: int = 1600, height: int = 1000) -> None:
