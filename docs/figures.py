@@ -26,7 +26,7 @@ import hrviewer
 from hrviewer import runs
 from hrviewer.app.maps.patch_preview import warp_preview
 from hrviewer.app.maps.raster import MapName
-from hrviewer.formatting import describe_estimate
+from hrviewer.formatting import describe_estimate, pluralize
 from hrviewer.runs import Run, format_estimate
 from hrviewer.strategies import WarpRequest, get_strategy, strategy_ids
 from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
@@ -61,13 +61,16 @@ def draw(run: Run, picture: np.ndarray, target: Path) -> None:
         colours = ListedColormap(style.gradient(256) * (1, 1, 1, style.opacity))
         axis.imshow(picture.mean(2), extent=extent, cmap="gray", vmin=0, vmax=255, alpha=0.6)
         top = float(np.nanpercentile(values, 99.5)) or 1.0
+        if name == "saliency" and np.ptp(values) == 0:
+            axis.set_title(f"{style.title}: the same everywhere")
+            continue
         axis.imshow(values, extent=extent, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
         axis.set_title(style.title)
         # A separate mappable: the overlay is transparent at small values, its legend is not.
         legend = ScalarMappable(Normalize(0, top), ListedColormap(style.gradient(256)[:, :3]))
         panels.colorbar(
             legend, ax=axis, label=unit, location="bottom", shrink=0.9, aspect=25,
-            ticks=MaxNLocator(4, steps=(1, 2, 5, 10)), format=lambda value, _: f"{value:,g}",
+            ticks=MaxNLocator(3, steps=(1, 2, 5, 10)), format=lambda value, _: f"{value:,g}",
         )  # fmt: skip
     for axis in axes:
         axis.set_axis_off()
@@ -97,7 +100,7 @@ def draw_patches(axis: Axes, run: Run) -> None:
     span = f"{scales.min():.2g}"
     if scales.max() > scales.min():
         span += f" to 1/{scales.max():.2g}"
-    axis.set_title(f"{len(patches):,} patches at 1/{span}")
+    axis.set_title(f"{len(patches):,} {pluralize('patch', len(patches))} at 1/{span}")
 
 
 def draw_warp(slide: str, target: Path) -> None:

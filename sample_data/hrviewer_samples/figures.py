@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 __all__ = ["panels"]
 
 SIDE = 512
+FRAME = (0, 165, 255)
 IMAGES = {"crowd": (65_536, 2), "tissue": (65_536, 6)}
 """Size and seed of each image's figure."""
 
@@ -46,7 +47,7 @@ def panels(image: SyntheticImage) -> NDArray[np.uint8]:
             top, left = (inner.y - rect.y) / scale, (inner.x - rect.x) / scale
             side = inner.h / scale
             ImageDraw.Draw(picture).rectangle(
-                (left, top, left + side, top + side), outline=(255, 255, 255), width=2
+                (left, top, left + side, top + side), outline=FRAME, width=9
             )
         pictures.append(np.pad(np.asarray(picture), ((0, 0), (0, 6), (0, 0)), constant_values=255))
     return np.concatenate(pictures, axis=1)[:, :-6]

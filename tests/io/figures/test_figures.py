@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from made_runs import blobs
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hrviewer.errors import HrviewerError
 from hrviewer.io import export
 from hrviewer.io.figures.overlay_figure import bar_length, load_figure_data, make_caption
+from hrviewer.io.figures.plots import AxisLabel, PlotTheme, plot_points
 from hrviewer.pyramid import open_pyramid
 
 
@@ -120,3 +122,18 @@ def test_report_is_complete_and_self_contained(made, tmp_path):
                  "FLOPs", "f00d", "4, error -0.5"):  # fmt: skip
         assert part in words
     assert "incomplete" not in words
+
+
+@pytest.mark.parametrize("costs", [(77.9e9, 97.6e9), (2.4e10, 3e11), (1e9, 1e12)])
+def test_points_lie_inside_the_axes_which_have_several_ticks(costs):
+    figure = Figure()
+    panel = figure.add_subplot()
+    label, errors = AxisLabel("cost", "FLOP"), np.array([22.3, 171.0])
+    plot_points(panel, np.array(costs), errors, ["zoom", "uniform"], label, PlotTheme())
+    figure.canvas.draw()
+    low, high = panel.get_xlim()
+    inside = [tick for tick in panel.get_xticks() if low <= tick <= high]
+    assert len(inside) >= 2
+    bottom, top = panel.get_ylim()
+    assert bottom == 0
+    assert top > 171 * 1.05
