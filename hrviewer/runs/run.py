@@ -385,6 +385,7 @@ class Run:
             f"{cost['pixels_read'] / 1e6:,.1f} MP read",
             "patches": f"{self.header['patches']['done'] + self.header['patches']['cached']} of "
             f"{self.header['patches']['planned']}",
+            **({"notes": "; ".join(self.header["notes"])} if self.header["notes"] else {}),
         }
         cells = "".join(
             f"<tr><th style='text-align:left'>{name}</th><td>{escape_html(value)}</td></tr>"

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import html
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from toys import Bright, ToyBundle, picture
+from toys import Bright, ToyBundle, picture, toy_bundle
 
+from hrviewer.app.image_session import ImageSession
+from hrviewer.app.services.run_service import list_notes, report_run
+from hrviewer.app.state import AppState
 from hrviewer.cli.run import print_summary
+from hrviewer.formatting import format_number
+from hrviewer.io.writers.html import describe_run
 from hrviewer.models.accuracy import CountError, ModelAccuracy
+from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, compare, describe_estimate, export, format_estimate, run
 from hrviewer.runs.comparison_report import write_comparison_report
+from hrviewer.runs.estimates import map_sum_notes
 
 IMAGE = picture(256, 320)
 COUNT = IMAGE[..., 0].sum() / 255
@@ -88,3 +97,87 @@ def test_the_report_of_a_comparison_has_the_lines_and_the_intervals(tmp_path):
     low, high = table["ci95_truth"][0]
     assert f"{np.floor(low):,.0f} – {np.ceil(high):,.0f}" in page
     assert "95 %, true count" in page
+
+
+STRATEGIES = {
+    "patches": {"tile": 32},
+    "uniform": {},
+    "nonuniform": {},
+    "zoom": {"tile": 32},
+    "scanner": {"tile": 32},
+    "compression": {"tile": 32},
+    "transformer": {},
+}
+
+
+class Unreliable(Bright):
+    """Fails now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = self.fail
+
+    def fail(self, batch: object) -> None:
+        if self.calls % 4 == 3:
+            raise RuntimeError("out of ink")
+
+
+def answer(strategy: str, how: str, out: Path) -> Run:
+    """Return a run to its end, of a part by its budget, or with failed patches."""
+    networks = toy_bundle(Unreliable() if how == "failed" else Bright()).networks
+    for network in networks.values():
+        accuracy = ModelAccuracy(count_error=(KNOWN,))
+        network.card = network.card.model_copy(update={"accuracy": accuracy})
+    if how == "failed" and strategy == "compression":
+        networks["encoder"].before = networks["main"].before
+    budget = {"whole": None, "budgeted": "40%", "failed": None}[how]
+    return run(IMAGE, ToyBundle(**networks), strategy, params=STRATEGIES[strategy], budget=budget,
+               cache="off", progress=False, out=out)  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["whole", "budgeted", "failed"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_front_end_has_the_same_full_line(strategy, how, tmp_path, capsys):
+    found = answer(strategy, how, tmp_path / "a.run.zarr")
+    line = format_estimate(found.estimate)
+    check_line(line, found)
+
+    print_summary(found)
+    rows = capsys.readouterr().out.splitlines()
+    printed = {row[:10].strip(): row[10:].strip() for row in rows}
+    assert printed["estimate"] == line
+    assert f"<td>{html.escape(line)}</td>" in found._repr_html_()
+    assert dict(describe_run(found.header))["estimate"] == line
+    with open_pyramid(IMAGE) as pyramid:
+        image = ImageSession(pyramid)
+        report_run(AppState(), image, found, list_notes(found))
+    assert str(image.estimate) == line
+    labels = image.estimate.amount, image.estimate.details  # of the panel
+    assert sorted("; ".join(filter(None, labels)).split("; ")) == sorted(
+        re.sub(r" \((.*?)\)", r"; \1", line).split("; ")
+    )
+
+    # Where the map has another sum, all have a note.
+    header = json.loads((found.path / "run.json").read_text("utf-8"))
+    for note in map_sum_notes(header["estimate"]):
+        assert note in header["notes"]
+        assert note in image.notes
+        assert ("note", note) in [(row[:10].strip(), row[10:].strip()) for row in rows]
+        assert html.escape(note) in found._repr_html_()
+
+
+def check_line(line: str, run: Run) -> None:
+    """Check that a line has value and unit, what is known of the error, and the coverage."""
+    estimate = run.estimate
+    if estimate is None:
+        assert line == "no estimate"
+        return
+    assert line.startswith(f"{format_number(estimate['value'])} things")
+    known = ["(exhaustive" in line, "(rough)" in line, " for exhaustive inference" in line]
+    assert known == [estimate["exhaustive"], not (estimate["exhaustive"] or estimate["ci95"]),
+                     bool(estimate["ci95"]) and not estimate["exhaustive"]]  # fmt: skip
+    assert (" for the true count" in line) == bool(estimate["ci95_truth"])
+    assert line.count("95 %") == (bool(estimate["ci95"]))
+    whole = run.coverage == 100
+    assert whole or line.endswith(" % of the region")
+    assert whole == ("coverage" not in estimate)
