@@ -7,7 +7,8 @@
 
 Every strategy runs on synthetic images of several sizes, with several seeds of its own, against the
 count of exhaustive inference with ``main`` and against the true count; a strategy may have
-parameters and a budget, as in ``zoom:method=sampling`` and ``patches@60%``. Results are appended to
+parameters and a budget, as in ``zoom:method=sampling`` and ``patches@60%``. Strategies without
+random draws run on quarters of the image instead of with further seeds. Results are appended to
 a file as JSON lines, and the outputs of ``main`` are kept, so that the same command continues a
 stopped measurement. One JSON object is printed: for each strategy, model and size, and together,
 how often ``ci95`` holds the exhaustive count and ``ci95_truth`` the true one, the share of runs
@@ -52,7 +53,7 @@ PARTIAL_SIZES, PARTIAL_SEED = "3072x20x1", 11_500
 """The images on which they are measured."""
 
 FIXED = "compression", "uniform"
-"""Strategies without random draws."""
+"""Strategies without random draws: further runs are of the image's quarters."""
 
 EXHAUSTIVE = "patches"
 MISS = 2 / 0.05
@@ -61,7 +62,10 @@ MISS = 2 / 0.05
 
 @dataclass(frozen=True)
 class Pair:
-    """One run's intervals, the exhaustive count and the true one."""
+    """One run's intervals, the exhaustive count and the true one.
+
+    The size is the side of the region: half of the image's where that is a quarter.
+    """
 
     strategy: str
     model: str
@@ -79,6 +83,12 @@ class Pair:
         """What identifies the run."""
         return self.strategy, self.model, self.size, self.seed, self.draw
 
+    @property
+    def image(self) -> tuple[str, int, int]:
+        """What identifies the image."""
+        quarter = self.strategy in FIXED and self.draw > 0
+        return self.model, self.size * (2 if quarter else 1), self.seed
+
 
 def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Return the figures of some runs."""
@@ -92,7 +102,7 @@ def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
     ]
     return {
         "pairs": len(pairs),
-        "images": len({(pair.model, pair.size, pair.seed) for pair in pairs}),
+        "images": len({pair.image for pair in pairs}),
         "with_interval": share(pair.ci95 is not None for pair in pairs),
         "ci95": share(low <= pair.exhaustive <= high for pair, (low, high) in ranges),
         "ci95_truth": share(low <= pair.true <= high for pair, (low, high) in truths),
@@ -173,7 +183,9 @@ def exhaustive_estimate(
     maps: NetworkMaps, pyramid: hrviewer.Pyramid, rect: Rect
 ) -> tuple[EstimateDict, float]:
     """Return the estimate of exhaustive inference, and the true count."""
-    count = maps.of(pyramid).values.sum(axis=(1, 2))
+    found = maps.of(pyramid)
+    cells = rect.y // found.cell, rect.y1 // found.cell, rect.x // found.cell, rect.x1 // found.cell
+    count = found.values[:, cells[0] : cells[1], cells[2] : cells[3]].sum(axis=(1, 2))
     estimate = estimate_to_dict(
         maps.networks.bundle.card,
         count,
@@ -200,27 +212,38 @@ def measure(options: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator
         ):
             for size, seed, draws in images(options.sizes, first):
                 wanted = [(EXHAUSTIVE, model, size, seed, 0)]
-                wanted += [(strategy, model, size, seed, draw)
-                           for strategy in options.strategies.split(",")
-                           for draw in range(1 if strategy in FIXED else draws)]  # fmt: skip
+                wanted += [
+                    (strategy, model, size // 2 if draw and strategy in FIXED else size, seed, draw)
+                    for strategy in options.strategies.split(",")
+                    for draw in range(draws)
+                ]
                 missing = [key for key in wanted if key not in done]
                 if not missing:
                     continue
                 tile_cache().clear()
                 with open_pyramid(f"sample:{name}?size={size}&seed={seed}") as pyramid:
-                    exact, true = exhaustive_estimate(maps, pyramid, pyramid.rect)
                     for key in missing:
+                        rect = region_of(pyramid.rect, key[2], key[4])
+                        exact, true = exhaustive_estimate(maps, pyramid, rect)
                         found: EstimateDict | None = exact
                         if key[0] != EXHAUSTIVE:
-                            found = run(loaded, pyramid, key[0], key[4])
+                            found = run(loaded, pyramid, rect, key[0], key[4])
                         ends = (None, None) if found is None else (
                             found["ci95"], found["ci95_truth"])  # fmt: skip
                         value = None if found is None else found["value"]
                         yield Pair(*key, value, exact["value"], true, *ends)
 
 
+def region_of(image: Rect, side: int, draw: int) -> Rect:
+    """Return a square image, or its quarter with a number from 1 to 4 where `side` is smaller."""
+    if side == image.h:
+        return image
+    row, column = divmod(draw - 1, 2)
+    return Rect(row * side, column * side, side, side) & image
+
+
 def run(
-    model: hrviewer.Model, pyramid: hrviewer.Pyramid, strategy: str, seed: int
+    model: hrviewer.Model, pyramid: hrviewer.Pyramid, rect: Rect, strategy: str, seed: int
 ) -> EstimateDict | None:
     """Return the estimate of a strategy, with its parameters as ``zoom:method=sampling``."""
     spec, _, budget = strategy.partition("@")
@@ -228,7 +251,9 @@ def run(
     params = dict(part.split("=", 1) for part in settings.split(";") if part)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "a.run.zarr")
+        region = (rect.y, rect.x, rect.h, rect.w)
         how: dict[str, Any] = {"budget": budget or None, "seed": seed, "params": params}
+        how["region"] = None if rect == pyramid.rect else region
         return model.run(pyramid, name, out=out, progress=False, **how).estimate
 
 

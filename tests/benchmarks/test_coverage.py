@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.coverage import Pair, images, render_table, summarize, tabulate
+from dataclasses import replace
+
+from benchmarks.coverage import Pair, images, region_of, render_table, summarize, tabulate
+from hrviewer.geometry import Rect
 
 
 def pair(ci95, ci95_truth, *, size=2048, seed=0, value=100.0) -> Pair:
@@ -30,3 +33,15 @@ def test_figures() -> None:
 def test_seeds_go_on_from_size_to_size() -> None:
     found = list(images("2048x2x4,4096x1x1", 10100))
     assert found == [(2048, 10100, 4), (2048, 10101, 4), (4096, 10102, 1)]
+
+
+def test_quarters_of_an_image_take_the_place_of_draws() -> None:
+    image = Rect(0, 0, 2048, 2048)
+    quarters = [region_of(image, 1024, draw) for draw in range(1, 5)]
+    assert region_of(image, 2048, 0) == image
+    assert sum(quarter.area for quarter in quarters) == image.area
+    assert {(quarter.y, quarter.x) for quarter in quarters} == {
+        (0, 0), (0, 1024), (1024, 0), (1024, 1024)
+    }  # fmt: skip
+    whole = replace(pair([90.0, 110.0], None), strategy="uniform")
+    assert summarize([whole, replace(whole, size=1024, draw=1)])["images"] == 1
