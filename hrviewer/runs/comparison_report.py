@@ -195,7 +195,7 @@ def write_experiment_report(table: pd.DataFrame, title: str) -> dict[str, str]:
         plots = [("Mean absolute error with its 95 % bootstrap interval, against cost.", drawn)]
     about = [("images", str(table.attrs["images"])), NOMINAL_NOTE]
     shown = table[["name", "mae", "ci95", "rmse", "bias", "images"]].rename(
-        columns={"name": "condition", "mae": "MAE", "ci95": "95 %", "rmse": "RMSE"}
+        columns={"name": "condition", "mae": "MAE", "ci95": "MAE, 95 % bootstrap", "rmse": "RMSE"}
     )
     shown["GFLOP"] = table["flops"] / 1e9
     shown["of once per pixel"] = table["of_once_per_pixel"]

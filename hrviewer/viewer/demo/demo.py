@@ -352,7 +352,7 @@ def table(rows: Sequence[Row], count: float | None) -> str:
     exhaustive = next((row.estimate for row in rows if row.strategy == "patches"), None)
     reference = exhaustive if count is None else count
     against = "patches" if count is None else "ground truth"
-    heads = f"{'strategy':<13}{'estimate':>9}{'95 % interval':>19}{f'off {against}':>18}"
+    heads = f"{'strategy':<13}{'estimate':>9}{'95 % of exhaustive':>19}{f'off {against}':>18}"
     lines = [f"{heads}{'GFLOP':>8}{'seconds':>9}{'Mpx read':>10}"]
     for row in rows:
         interval = "" if row.interval is None else "{:,.0f} – {:,.0f}".format(*row.interval)

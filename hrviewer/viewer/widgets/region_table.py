@@ -17,11 +17,22 @@ from hrviewer.viewer.controller import Controller
 
 __all__ = ["RegionTable"]
 
-COLUMNS = ("name", "class", "area", "tissue", "count", "corrected", "95 %", "density", "of tissue")
+INTERVAL = "95 % of exhaustive"
+COLUMNS = (
+    "name",
+    "class",
+    "area",
+    "tissue",
+    "count",
+    "corrected",
+    INTERVAL,
+    "density",
+    "of tissue",
+)
 EDITABLE = ("name", "class")
 TIPS = {
     "corrected": "Points inside, of the predicted points that were corrected by hand",
-    "95 %": "Interval of what inference on every pixel would give; none where it was exhaustive",
+    INTERVAL: "Interval of what inference on every pixel would give; none where it was exhaustive",
     "density": "Per area of the region",
     "of tissue": "Per area of its tissue",
 }
@@ -166,7 +177,7 @@ def row_texts(row: RegionRow, pixel_size: tuple[float, float] | None) -> dict[st
     else:
         texts["count"] = ", ".join(f"{k} {v:.3g}" for k, v in estimate["per_class"].items())
     if estimate["ci95"] is not None and not estimate["exhaustive"] and kind == "count":
-        texts["95 %"] = "–".join(format_number(end) for end in estimate["ci95"])
+        texts[INTERVAL] = "–".join(format_number(end) for end in estimate["ci95"])
     return texts
 
 
