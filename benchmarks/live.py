@@ -100,12 +100,13 @@ def measure(
 ) -> dict[str, Any]:
     """Return what was measured, in milliseconds."""
     import napari
+    from napari.settings import get_settings
 
     from hrviewer.pyramid import open_pyramid
     from hrviewer.pyramid.zarr_store import as_dask
     from hrviewer.strategies import strategy_ids
     from hrviewer.viewer.view import view
-    from hrviewer.viewer.widgets.dock import PANEL_WIDTH
+    from hrviewer.viewer.widgets.dock import WIDTH_PER_POINT
 
     set_thread_policy(thread_policy)
     with tempfile.TemporaryDirectory() as folder, open_pyramid(image) as pyramid:
@@ -118,7 +119,8 @@ def measure(
         data = levels if many else levels[0]
         plain.add_image(data, multiscale=many, rgb=rgb, contrast_limits=(0, 255))
         # As wide as our canvas next to the panel.
-        plain.window.resize(size[0] - PANEL_WIDTH, size[1])
+        panel_width = round(WIDTH_PER_POINT * get_settings().appearance.font_size)
+        plain.window.resize(size[0] - panel_width, size[1])
         process_events(1.0)
         ways: dict[str, list[Stalls]] = {
             "napari": [play_moves(plain, script) for script in scripts]

@@ -35,7 +35,7 @@ from hrviewer.cli.workers import (
     WorkersOption,
 )
 from hrviewer.escaping import printable
-from hrviewer.formatting import format_number, format_range
+from hrviewer.formatting import format_number, format_range, pluralize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,7 +213,7 @@ def follow(job: Batch) -> None:
 
     total, failed = len(job.table), 0
     with progress_messages(True, None) as show_message:
-        show_message(f"starting workers for {total:,} images")
+        show_message(f"starting workers for {total:,} {pluralize('image', total)}")
         for done, row in enumerate(job, start=1):
             failed += row["status"] == "failed"
             note = f", {failed:,} failed" if failed else ""
@@ -233,17 +233,22 @@ def print_batch(table: pd.DataFrame) -> None:
         name: [] for name in ("image", "status", "estimate", "95 % of exhaustive", "seconds")
     }
     for row in to_records(table):
-        ends = row["ci95_low"], row["ci95_high"]
+        ends, value = (row["ci95_low"], row["ci95_high"]), row["estimate"]
         cells = (
             Path(row["image"]).name,
             row["status"],
-            "" if row["estimate"] is None else f"{row['estimate']:,.6g}",
-            "" if ends[0] is None else f"{ends[0]:,.6g} to {ends[1]:,.6g}",
+            "" if value is None else format_value(value),
+            "" if ends[0] is None else " – ".join(map(format_value, ends)),
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
         )
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
     print_table(columns, left=("image", "status"))
+
+
+def format_value(value: float) -> str:
+    """Return a count, or the share or mean of an estimate of another kind."""
+    return format_number(value) if abs(value) >= 1 else f"{value:.3g}"
 
 
 def print_totals(totals: pd.DataFrame) -> None:

@@ -31,7 +31,7 @@ from hrviewer.cli.common import (
     print_rows,
 )
 from hrviewer.cli.tables import print_table
-from hrviewer.units import format_si
+from hrviewer.units import format_amount, format_si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,7 +234,7 @@ def cost(
     columns = {
         "side": [f"{row['side']:,}" for row, _ in rows],
         "FLOPs": [format_si(row["flops"]) for row, _ in rows],
-        "seconds": [f"{row['seconds']:.3g}" for row, _ in rows],
+        "seconds": [format_amount(row["seconds"]) for row, _ in rows],
         "peak memory": [format_si(row["peak_bytes"], "B") for row, _ in rows],
         "": [note for _, note in rows],
     }

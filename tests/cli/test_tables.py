@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
 import pytest
 
+from hrviewer.cli.batch import print_batch
 from hrviewer.cli.tables import print_table
 
 COLUMNS = {
@@ -49,3 +51,21 @@ def test_columns_that_do_not_fit_are_named(shown, width, missing):
     assert "[red]1,258.1" in text
     assert ("+82.1" in text) is ("error" not in missing)
     assert text.partition("in a wider terminal also: ")[2].strip() == missing
+
+
+def test_a_batch_lists_counts_and_shares_as_people_write_them(capsys):
+    rows = [
+        {"image": "/a/b.svs", "status": "done", "estimate": 1145.47, "ci95_low": 1100.2,
+         "ci95_high": 1203.9, "seconds": 2.04},
+        {"image": "/a/c.svs", "status": "done", "estimate": 0.7134, "ci95_low": None,
+         "ci95_high": None, "seconds": 1.0},
+        {"image": "/a/d.svs", "status": "failed", "estimate": None, "ci95_low": None,
+         "ci95_high": None, "seconds": None},
+    ]  # fmt: skip
+    print_batch(pd.DataFrame(rows))
+    _, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert lines == [
+        ["b.svs", "done", "1,145", "1,100", "–", "1,204", "2.0"],
+        ["c.svs", "done", "0.713", "1.0"],
+        ["d.svs", "failed"],
+    ]
