@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 
 from hrviewer.viewer.image import mixed_pixel_sizes
 from hrviewer.viewer.image.layer_refresh import auto_refresh
@@ -27,14 +28,12 @@ def test_a_satellite_image_beside_a_slide(make_napari_viewer, order):
     assert viewer.dims.range[0].step == 2
 
 
-def test_a_photograph_beside_a_slide_is_no_warning(make_napari_viewer, monkeypatch):
-    warned = []
-    monkeypatch.setattr(mixed_pixel_sizes, "show_warning", warned.append)
+def test_a_photograph_beside_a_slide_is_no_warning(make_napari_viewer):
     viewer = make_napari_viewer()
     auto_refresh(viewer)
+    before = len(notification_manager.records)
     viewer.add_image(IMAGE, scale=(0.25, 0.25), units="um")
     viewer.add_image(IMAGE)
     assert viewer.layers.extent.units is None
-    assert not warned
     mixed_pixel_sizes._warn("another")
-    assert warned == ["another"]
+    assert [record.message for record in notification_manager.records[before:]] == ["another"]
