@@ -149,11 +149,18 @@ def info(
         *(("axis", axis) for axis in axes),
         ("values", "{low:g} to {high:g}, {source}".format(**properties["value_range"])),
         ("pixel size", "unknown" if size is None else " × ".join(map(format_length, size))),
-        ("no data", "none" if properties["nodata"] is None else f"{properties['nodata']}"),
+        ("no data", format_nodata(properties)),
         *((f"level {i}", level) for i, level in enumerate(levels)),
         ("fingerprint", properties["fingerprint"]),
         *(("note", note) for note in properties["notes"]),
     )
+
+
+def format_nodata(properties: Mapping[str, Any]) -> str:
+    """Return which pixels have no data: those of a value, and those that are masked."""
+    value = [] if properties["nodata"] is None else [str(properties["nodata"])]
+    mask = ["where a mask, transparency or tiles that are not stored say so"]
+    return ", and ".join([*value, *(mask if properties["mask"] else [])]) or "none"
 
 
 def format_channel(index: int, info: ChannelInfo) -> str:
@@ -181,6 +188,7 @@ def describe_image(pyramid: Pyramid) -> dict[str, Any]:
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
         # JSON has no NaN.
         "nodata": str(nodata) if nodata != nodata else nodata,
+        "mask": pyramid.has_mask,
         "levels": [
             {
                 "shape": list(level.shape[:2]),

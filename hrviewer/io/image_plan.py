@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hrviewer.geometry import Rect
 from hrviewer.io.ome_metadata import CHANNEL_COLORS, multiscales
 from hrviewer.pyramid import Pyramid, open_plane
-from hrviewer.pyramid.channels import ChannelInfo
+from hrviewer.pyramid.channels import NAMED_COLORS, ChannelInfo
 from hrviewer.pyramid.overviews import halve
 from hrviewer.pyramid.readers.omezarr_series import MASK_PATH
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -286,7 +286,9 @@ def _omero_channel(plan: ImagePlan, index: int) -> dict[str, Any]:
     start, end = info.window or plan.value_range
     return {
         "label": info.name or f"channel {index}",
-        "color": info.color or CHANNEL_COLORS[index % len(CHANNEL_COLORS)],
+        "color": info.color
+        or NAMED_COLORS.get(info.name.lower())
+        or CHANNEL_COLORS[index % len(CHANNEL_COLORS)],
         "active": True,
         "window": {"min": low, "max": high, "start": start, "end": end},
     }

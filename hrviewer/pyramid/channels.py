@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 
 from hrviewer.errors import ParameterError
 
-__all__ = ["RGB_CHANNELS", "ChannelInfo", "ChannelSelection", "name_channels", "select_channels"]
+__all__ = [
+    "NAMED_COLORS",
+    "RGB_CHANNELS",
+    "ChannelInfo",
+    "ChannelSelection",
+    "name_channels",
+    "select_channels",
+]
 
 ChannelSelection = Sequence[int | str]
 """Channels by index or name."""
@@ -41,10 +48,10 @@ class ChannelInfo:
             object.__setattr__(self, "window", None)
 
 
-RGB_CHANNELS = tuple(
-    ChannelInfo(name, color)
-    for name, color in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
-)
+NAMED_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+"""Colours of bands that are named after them, where the file gives none."""
+
+RGB_CHANNELS = tuple(ChannelInfo(name, color) for name, color in NAMED_COLORS.items())
 """Channels of a colour image."""
 
 

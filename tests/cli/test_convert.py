@@ -39,3 +39,28 @@ def test_a_given_range_is_kept(tmp_path):
 
 def test_unknown_synthetic_image(tmp_path):
     assert "nowhere" in error_of("sample", "nowhere", tmp_path / "a.ome.zarr")
+
+
+def test_transparency_is_a_mask_and_named_bands_have_their_colours(tmp_path):
+    pixels = np.full((64, 64, 4), 255, np.uint8)
+    pixels[:32, :, 3] = 0
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
+    assert "where a mask, transparency" in call("info", tmp_path / "a.tif").stdout
+    done = call("convert", tmp_path / "a.tif", tmp_path / "a.ome.zarr")
+    assert "transparency is written as a mask" in done.stderr
+    with open_pyramid(tmp_path / "a.ome.zarr") as copy:
+        assert copy.data_area(copy.rect) == 32 * 64
+    bands = "".join(
+        f'<Item name="DESCRIPTION" sample="{i}" role="description">{name}</Item>'
+        for i, name in enumerate(("Blue", "Green", "Red", "NIR"))
+    )
+    metadata = [(42112, 2, 0, f"<GDALMetadata>{bands}</GDALMetadata>", True)]
+    pixels = np.zeros((64, 64, 4), np.uint16)
+    tifffile.imwrite(
+        tmp_path / "b.tif", pixels, photometric="minisblack", planarconfig="contig",
+        extratags=metadata,
+    )  # fmt: skip
+    call("convert", tmp_path / "b.tif", tmp_path / "b.ome.zarr")
+    with open_pyramid(tmp_path / "b.ome.zarr") as copy:
+        colors = [info.color for info in copy.channel_info]
+    assert colors[:3] == ["0000FF", "00FF00", "FF0000"]

@@ -39,6 +39,7 @@ def test_json_of_info_is_strict_with_nan_nodata(monkeypatch):
         dtype=np.dtype("f4"),
         pixel_size=(1, 2),
         nodata=float("nan"),
+        has_mask=False,
         levels=[level],
         fingerprint="f",
         series=(),

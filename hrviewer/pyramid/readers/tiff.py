@@ -164,9 +164,8 @@ class TiffReader(Reader):
         else:
             default, count = tuple(self._colour_samples), key.samplesperpixel
         is_rgb = palette or (not self._channels_in_pages and has_rgb_samples(key))
-        self._channels = self.set_channels(
-            3 if palette else read_channels(tiff, series, count), channels, default, is_rgb=is_rgb
-        )
+        infos = 3 if palette else read_channels(tiff, series, count, self._alpha)
+        self._channels = self.set_channels(infos, channels, default, is_rgb=is_rgb)
         if not self._channels_in_pages and not palette:
             self._colour_samples = list(self._channels)
             if self._alpha in self._channels:

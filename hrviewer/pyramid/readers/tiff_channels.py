@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -88,8 +89,10 @@ def has_rgb_samples(key: Any) -> bool:
     return bool(key.samplesperpixel == 3 and key.dtype == np.uint8 and key.shaped[0] == 1)
 
 
-def read_channels(tiff: Any, series: Any, count: int) -> list[ChannelInfo]:
-    """Return what the file says of each of `count` channels of a series."""
+def read_channels(
+    tiff: Any, series: Any, count: int, alpha: int | None = None
+) -> list[ChannelInfo]:
+    """Return what the file says of each of `count` channels of a series, and which is alpha."""
     found: Sequence[ChannelInfo] = ()
     if tiff.is_ome:
         found = _ome_channels(tiff, series)
@@ -99,7 +102,10 @@ def read_channels(tiff: Any, series: Any, count: int) -> list[ChannelInfo]:
         found = _qpi_channels(series, count)
     if not found:
         found = _gdal_bands(read_tag(series.keyframe, "GDAL_METADATA"), count)
-    return [*found[:count], *[ChannelInfo()] * (count - len(found))]
+    infos = [*found[:count], *[ChannelInfo()] * (count - len(found))]
+    if alpha is not None and alpha < count and not infos[alpha].name:
+        infos[alpha] = replace(infos[alpha], name="alpha")
+    return infos
 
 
 def is_mask(page: Any) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.pyramid import Pyramid
-from hrviewer.pyramid.channels import ChannelInfo
+from hrviewer.pyramid.channels import NAMED_COLORS, ChannelInfo
 from hrviewer.pyramid.stains import separate_stain, stain_color
 from hrviewer.viewer.image.geometry import METADATA_KEY
 from hrviewer.viewer.image.lazy_level import Axes, CoarsestLevel, LazyLevel, transpose
@@ -51,9 +51,6 @@ STAIN_LIMITS = 0.0, 170.0
 
 CHANNEL_COLORS = ("00FFFF", "FF00FF", "FFFF00", "00FF00", "FF0000", "0000FF")
 """Colours of channels of which the file gives none."""
-
-NAMED_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
-"""Colours of bands that are named after them; together they are shown, and other bands are not."""
 
 
 def axes_of(pyramid: Pyramid) -> Axes:
@@ -185,9 +182,12 @@ def channel_style(pyramid: Pyramid, channel: int) -> dict[str, Any]:
     title = infos[channel].name or f"channel {channel}"
     colors = [info.color for info in infos]
     names = [info.name.strip().lower() for info in infos]
-    natural = not any(colors) and NAMED_COLORS.keys() <= set(names)
+    natural = NAMED_COLORS.keys() <= set(names) and all(
+        color in (None, NAMED_COLORS.get(name, color))
+        for name, color in zip(names, colors, strict=True)
+    )
     # Many bands without colours of their own are shown one by one, in grey.
-    bands = len(infos) > MAX_COMPOSITE and not any(colors) and not natural
+    bands = len(infos) > MAX_COMPOSITE and not natural and not any(colors)
     visible, lowest = channel < (3 if pyramid.is_rgb else MAX_COMPOSITE), 0
     if bands:
         visible = channel == 0
