@@ -17,6 +17,7 @@ from hrviewer.viewer.demo.window_driver import (
     process_events_for,
     screenshot,
     set_up_window,
+    use_text_size,
     wait_until,
 )
 from hrviewer.viewer.view import view
@@ -27,10 +28,11 @@ SECTIONS = [f"sample:tissue?size=2048&seed={seed}" for seed in range(10100, 1011
 
 def main(source: Path) -> None:
     """Run a batch in the window, open its second image, and save a screenshot."""
+    use_text_size(12)
     opened = view(None, "nuclei", "zoom")
     controller, tab = opened.controller, opened.panel.slide_tab
     slides, batch = controller.slide_list, controller.batch_service
-    set_up_window(opened, 1600, 1000)
+    set_up_window(opened, 1280, 960)
     opened.panel.setCurrentWidget(tab)
     slides.open(source)
     wait_until(lambda: bool(slides.slides))

@@ -35,6 +35,9 @@ from hrviewer.viewer.layers.warp_grid import grid_lines
 mpl.use("agg")
 mpl.rcParams["font.size"] = 15
 
+MANY_PATCHES = 1000
+"""Of more the outlines are thinner, so that the image stays recognisable."""
+
 
 def draw(run: Run, picture: np.ndarray, target: Path) -> None:
     """Draw the image with its patches, the output, the saliency and the cost."""
@@ -70,7 +73,7 @@ def draw(run: Run, picture: np.ndarray, target: Path) -> None:
         legend = ScalarMappable(Normalize(0, top), ListedColormap(style.gradient(256)[:, :3]))
         panels.colorbar(
             legend, ax=axis, label=unit, location="bottom", shrink=0.9, aspect=25,
-            ticks=MaxNLocator(3, steps=(1, 2, 5, 10)), format=lambda value, _: f"{value:,g}",
+            ticks=MaxNLocator(4, steps=(1, 2, 5, 10)), format=lambda value, _: f"{value:,g}",
         )  # fmt: skip
     for axis in axes:
         axis.set_axis_off()
@@ -93,7 +96,7 @@ def draw_patches(axis: Axes, run: Run) -> None:
         [Rectangle((row.x, row.y), row.w, row.h) for row in patches.itertuples()],
         facecolor="none",
         edgecolor=OUTLINE_COLOUR,
-        linewidth=np.clip(sides / 8, 0.2, 1.8),
+        linewidth=np.clip(sides / (15 if len(patches) > MANY_PATCHES else 8), 0.12, 1.8),
     )
     axis.add_collection(outlines)
     scales = patches["scale"]
