@@ -199,8 +199,9 @@ def plot_points(
     if len(y) and y.min() > 0 and y.max() > 10 * y.min():
         panel.set_yscale("log")
     panel.margins(x=0.16, y=0.12)  # before the limits, which are no longer automatic then
-    if panel.get_yscale() == "linear" and len(y) and y.min() >= 0:
-        panel.set_ylim(bottom=0.0)
+    if panel.get_yscale() == "linear" and len(y) and 0 <= y.min() < y.max():
+        # Half a mark of room for points on the axis.
+        panel.set_ylim(bottom=0.0 if y.min() > 0.12 * y.max() else -0.06 * y.max())
     panel.xaxis.set_major_formatter(EngFormatter())
     panel.set_xlabel(f"{label.name} ({label.unit})" if label.unit else label.name)
     limit_ticks(panel)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from hrviewer.formatting import format_count
 from hrviewer.models import Network, open_bundle
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -59,17 +60,17 @@ def plot_counts(network: Network, data: Path, path: Path) -> None:
             [float(predict_density(network, shrink(p.layers[:3], factor)).sum()) for p in photos]
         )
         axes.plot([0, 125], [0, 125], color="0.7", linewidth=1)
-        axes.scatter(there, found, s=14, color="#0072b2")
+        axes.scatter(there, found, s=28, color="#0072b2")
         axes.set(xlim=(0, 125), ylim=(0, 125), aspect="equal", xlabel="nuclei labelled")
         error = np.abs(found - there).mean() / there.mean()
-        axes.set_title(f"scale 1/{factor}: error {error:.1%}", fontsize=10)
+        axes.set_title(f"scale 1/{factor}: error {error:.1%}", fontsize=11)
     figure.axes[0].set_ylabel("nuclei estimated")
     figure.savefig(path, dpi=110)
 
 
 def plot_fields(network: Network, slide: Tensor, path: Path, side: int, seed: int) -> None:
     """Draw ten random fields of the slide, each over its density, with its number and count."""
-    figure = Figure(figsize=(12.5, 11), layout="constrained")
+    figure = Figure(figsize=(12.5, 12.2), layout="constrained")
     rows = figure.subplots(4, 5)
     for i, (y, x) in enumerate(random_fields(slide, 10, side, seed)):
         # Counted as in a tile: with its surroundings, of which only the field itself is kept.
@@ -80,12 +81,15 @@ def plot_fields(network: Network, slide: Tensor, path: Path, side: int, seed: in
         density = predict_density(network, around)[a : a + s, b : b + s]
         above, below = rows[i // 5 * 2, i % 5], rows[i // 5 * 2 + 1, i % 5]
         above.imshow(slide[:, y : y + side, x : x + side].permute(1, 2, 0).numpy())
-        below.imshow(density.numpy(), cmap="magma", vmin=0, vmax=0.25)
-        above.set_title(f"{i + 1}: y {y}, x {x}", fontsize=9)
-        below.set_title(f"{float(density.sum()):.1f} nuclei", fontsize=9)
+        drawn = below.imshow(density.numpy(), cmap="inferno", vmin=0, vmax=0.25)
+        above.set_title(f"{i + 1}: y {y:,}, x {x:,}", fontsize=13)
+        below.set_title(format_count("nucleus", float(density.sum())), fontsize=13)
         print(i + 1, y, x, f"{float(density.sum()):.1f}")
     for axes in figure.axes:
         axes.axis("off")
+    scale = figure.colorbar(drawn, ax=list(rows.flat), location="bottom", shrink=0.5, aspect=40)
+    scale.set_label("nuclei in a cell of 4 × 4 pixels", fontsize=13)
+    scale.ax.tick_params(labelsize=12)
     figure.savefig(path, dpi=100)
 
 

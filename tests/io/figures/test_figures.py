@@ -137,3 +137,14 @@ def test_points_lie_inside_the_axes_which_have_several_ticks(costs):
     bottom, top = panel.get_ylim()
     assert bottom == 0
     assert top > 171 * 1.05
+
+
+@pytest.mark.parametrize("errors", [(0.0, 0.05), (0.0055, 0.05), (0.0, 0.0)])
+def test_points_on_the_axis_are_drawn_whole(errors):
+    panel = Figure().add_subplot()
+    label = AxisLabel("cost", "FLOP")
+    plot_points(panel, np.array([1e6, 2e6]), np.array(errors), ["a", "b"], label, PlotTheme())
+    bottom, top = panel.get_ylim()
+    room = 0.05 * (top - bottom)
+    assert bottom + room < min(errors)
+    assert max(errors) < top - room
