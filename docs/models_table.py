@@ -1,7 +1,9 @@
 """The table of docs/models.md: kinds of models, how they open, and what each strategy does.
 
-``python docs/models_table.py`` writes tiny models in every format (tests/models/tiny_models.py),
-opens and runs each, and replaces the table.
+    scripts/headless.sh python docs/models_table.py [KIND,…]
+
+Writes tiny models in every format (tests/models/tiny_models.py), opens and runs each, in Python and
+in the window, and replaces the table.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "models.md"
 START, END = "<!-- table -->", "<!-- end of table -->"
-sys.path.insert(0, str(ROOT / "tests" / "models"))
+sys.path[:0] = [str(ROOT / "tests" / "models"), str(ROOT / "tests")]
 
 STRATEGIES = "patches", "uniform", "zoom", "nonuniform", "scanner", "compression", "transformer"
-COLUMNS = "model", "opens", "task", "equals a direct loop", "exports", *STRATEGIES
+COLUMNS = "model", "opens", "task", "equals a direct loop", "window", "exports", *STRATEGIES
 SHAPE = 140, 170
+IMAGE = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
 INSTANCES = "StarDist", "Cellpose", "HoVer-Net"
 CLASSES = {"ONNX segmentation": "car,boat", **dict.fromkeys(INSTANCES, "cell")}
 BUDGETS = {"uniform": "60%", "zoom": "500%", "nonuniform": "60%"}
@@ -34,11 +38,16 @@ def main(only: str = "") -> None:
     """Write the table into the page; of some kinds, separated by commas, only print theirs."""
     from tiny_models import KINDS
 
+    from hrviewer.viewer.view import view
+
     wanted = only.split(",")
     chosen = {name: write for name, write in KINDS.items() if not only or name in wanted}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HRVIEWER_CACHE"] = os.environ["HRVIEWER_DATA"] = f"{folder}/data"
-        rows = [measure(name, write, Path(folder)) for name, write in chosen.items()]
+        opened = view(IMAGE, strategy="patches")
+        opened.controller.resources.run_folder = Path(folder) / "runs"
+        rows = [measure(name, write, Path(folder), opened) for name, write in chosen.items()]
+        opened.close()
     notes: list[str] = []
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(mark(row[name], notes) for name in COLUMNS) + " |" for row in rows]
@@ -60,7 +69,7 @@ def mark(cell: object, notes: list[str]) -> str:
     return f"no ({notes.index(str(cell)) + 1})"
 
 
-def measure(name: str, write: Any, folder: Path) -> dict[str, object]:
+def measure(name: str, write: Any, folder: Path, opened: Any) -> dict[str, object]:
     """Open a model of a kind and run it with every strategy."""
     import hrviewer
     from hrviewer.errors import HrviewerError
@@ -68,14 +77,13 @@ def measure(name: str, write: Any, folder: Path) -> dict[str, object]:
     path = write(folder / "models")
     opens = open_or_init(name, path)
     model = hrviewer.load(path, trust=True, device="cpu", progress=False)
-    image = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
     row: dict[str, object] = {"model": name, "opens": opens, "task": model.card.task}
     runs = {}
     for strategy in STRATEGIES:
         out = folder / f"{name}-{strategy}.run.zarr".replace(" ", "-")
         settings: dict[str, Any] = {"cache": "off", "progress": False, "out": out}
         try:
-            run = model.run(image, strategy, budget=BUDGETS.get(strategy), **settings)
+            run = model.run(IMAGE, strategy, budget=BUDGETS.get(strategy), **settings)
         except HrviewerError as error:
             line = str(error).replace(model.name, "NAME").replace(model.card.name, "NAME")
             row[strategy] = HrviewerError(line)
@@ -83,10 +91,47 @@ def measure(name: str, write: Any, folder: Path) -> dict[str, object]:
         runs[strategy] = run
         failed = run.header["patches"]["failed"]
         row[strategy] = "yes" if run.estimate and not failed else "no estimate"
-    row["equals a direct loop"] = compare(name, path, model, image, runs["patches"])
+    row["equals a direct loop"] = compare(name, path, model, IMAGE, runs["patches"])
+    row["window"] = use_window(opened, model.bundle, runs["patches"])
     row["exports"] = ", ".join(exports(runs["patches"], folder))
     print(name, file=sys.stderr)
     return row
+
+
+def use_window(opened: Any, bundle: Any, expected: Any) -> str:
+    """Use Live and run `patches` in the window; return what worked, or what was reported."""
+    from hrviewer.errors import HrviewerError
+    from hrviewer.viewer.demo.window_driver import wait_until
+
+    controller, state = opened.controller, opened.controller.state
+    errors: list[str] = []
+    state.error_raised.connect(errors.append)
+    state.set_model(bundle)
+    live, detects = controller.live, bundle.card.detects
+    state.clear_results(state.require_image())
+    live.set_enabled(True)
+    with suppress(HrviewerError):  # too late: Live is then missing in the table
+        wait_until(lambda: any(errors) or has_results(state.maps, detects), 300)
+    worked = ["Live"] if has_results(state.maps, detects) else []
+    live.set_enabled(False)
+    controller.run_service.start()
+    wait_until(lambda: state.run_state != "starting", 600)
+    wait_until(lambda: state.run_state == "idle", 600)
+    wait_until(lambda: not controller.has_pending_work, 600)
+    run = state.run
+    same = run is not None and run.estimate["per_class"] == expected.estimate["per_class"]
+    if same and has_results(state.maps, detects):
+        worked.append("run")
+    state.error_raised.disconnect(errors.append)
+    return ", ".join([*worked, *filter(None, errors)])
+
+
+def has_results(maps: Any, detects: bool) -> bool:
+    """Return whether maps have a displayed output, and objects where the model detects them."""
+    if maps is None or not np.isfinite(maps.rasters["output"].values).any():
+        return False
+    objects = maps.objects
+    return not detects or (objects is not None and len(objects.displayed.boxes) > 0)
 
 
 def open_or_init(name: str, path: Path) -> str:
@@ -123,8 +168,10 @@ def compare(name: str, path: Path, model: Any, image: np.ndarray, run: Any) -> s
     from hrviewer.geometry import Patch, Rect
     from hrviewer.strategies import input_rect
 
-    if name in (*INSTANCES, "ultralytics obb"):
-        return "in `tests`"
+    if name in INSTANCES:
+        return count_discs(name.lower().replace("-", ""), run.path.parent)
+    if name == "ultralytics obb":
+        return "corners in `tests/models/test_formats.py`"
     network = model.bundle.load("main", "cpu")
     weights, card = model.bundle.weights("main"), network.card
     normal = (MEAN, STD) if name.startswith(("transformers", "WSInfer")) else (0, 1)
@@ -189,6 +236,29 @@ def compare(name: str, path: Path, model: Any, image: np.ndarray, run: Any) -> s
     order, mine = (np.lexsort(np.round(b, 2).T) for b in (boxes, got))
     worst = np.abs(boxes[order] - got[mine]).max()
     return f"{len(objects)} objects, {worst:.0e}"
+
+
+def count_discs(decode: str, folder: Path) -> str:
+    """Return how many of the discs whose maps are known a decoder finds, in tiles, once each."""
+    import shapely
+    import xarray
+    from instance_maps import Maps, discs, maps
+    from toys import ToyBundle
+
+    from hrviewer.runs import run
+
+    size = 210, 260
+    known = discs(*size, 300, seed=3)
+    made = maps(decode, *size, known)
+    settings: dict[str, Any] = {"tile": 96, "cache": "off", "out": folder / f"{decode}.run.zarr"}
+    image = xarray.DataArray(made, dims=("c", "y", "x"))
+    found = run(image, ToyBundle(main=Maps(decode, len(made))), "patches", **settings).objects()
+    own = shapely.from_wkb(found["outline"].to_numpy())
+    circles = shapely.buffer(shapely.points(known[:, 1], known[:, 0]), known[:, 2])
+    common = shapely.area(shapely.intersection(circles[:, None], own[None]))
+    union = shapely.area(circles)[:, None] + shapely.area(own)[None] - common
+    held = int(((common / union).max(axis=1) > 0.8).sum())
+    return f"{held} of {len(known)} known discs, {len(found)} found"
 
 
 def contains(rect: Any, box: list[float]) -> bool:

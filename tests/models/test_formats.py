@@ -360,3 +360,26 @@ def test_monai_s_normalisation_and_sizes(tmp_path: Path) -> None:
     drafted = find_format(bundle).draft(bundle)
     assert drafted.missing == ("scale",)
     assert "each image by its own mean" in drafted.notes[0]
+
+
+def test_activations_of_monai_are_applied_once(tmp_path: Path) -> None:
+    """Of steps in a Compose, JSON or YAML; a Sequential that ends in one is refused by the cause."""
+    import torch
+
+    bundle = tiny_models.monai(tmp_path / "monai", "ts")
+    configs = bundle / "configs"
+    steps = [{"_target_": "Activationsd", "softmax": True}, {"_target_": "AsDiscreted"}]
+    inference = {"postprocessing": {"_target_": "Compose", "transforms": steps}}
+    (configs / "inference.json").write_text(json.dumps(inference))
+    assert open_bundle(bundle, trust=True).card.output.activation == "softmax"
+    ends_itself = torch.nn.Sequential(tiny_models.module(dense=True), torch.nn.Softmax(dim=1))
+    weights = bundle / "models" / "model.ts"
+    torch.jit.save(torch.jit.script(ends_itself.eval()), str(weights))
+    with pytest.raises(HrviewerError, match="applies a softmax itself .*: set it to none"):
+        load(bundle)
+    (configs / "inference.json").unlink()
+    (configs / "inference.yaml").write_text(
+        "postprocessing:\n  _target_: Compose\n  transforms:\n"
+        "    - _target_: Activationsd\n      sigmoid: true\n"
+    )
+    assert open_bundle(bundle, trust=True).card.output.activation == "sigmoid"

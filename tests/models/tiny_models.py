@@ -249,7 +249,8 @@ def instances(path: Path, decode: str) -> Path:
         nodes.append(node("Conv", ["images", f"w{i}"], [raw], kernel_shape=[3, 3], pads=[1] * 4))
         if decode == "stardist":
             nodes.append(node("Softplus" if rays else "Sigmoid", [raw], [last]))
-        weights[f"w{i}"] = random(k, 3, 3, 3, seed=i, spread=3.0)
+        # Long rays of noise overlap one another by the dozen.
+        weights[f"w{i}"] = random(k, 3, 3, 3, seed=i, spread=0.3 if rays else 3.0)
         outputs[last] = ("n", k, "h", "w")
     return write_graph(path, nodes, weights, outputs, shape=("n", 3, "h", "w"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import FLOPS, Bright, ToyBundle, Workbench, empty_record
+from toys import FLOPS, Bright, Encoder, Head, ToyBundle, Workbench, card, empty_record
 
 from hrviewer.engine import InferencePipeline, build_context, run_plan
 from hrviewer.engine.budget import Budget
@@ -49,9 +49,25 @@ class Classes(Bright):
         return both if self.task == "segmentation" else both.mean((2, 3), keepdims=True)
 
 
+class ClassHead(Head):
+    """The same classes from embeddings, which are the means of red, green and blue."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__()
+        self.card = card(
+            "head", task=task, stride=1, classes=["dark", "bright", "none"], activation="softmax"
+            if task == "classification" else "none",
+        )  # fmt: skip
+
+    def run_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        bright = features[:1]
+        return np.concatenate([1 - bright, bright, 0 * bright])
+
+
 def run(strategy: str, task: str, budget: float | None, seed: int = 0, **params: Any) -> Estimate:
     """Return the estimate of a strategy; the budget is in parts of one pass."""
-    bundle = ToyBundle(main=Classes(task), scanner=Classes(task, "scanner"))
+    roles = {"main": Classes(task), "scanner": Classes(task, "scanner")}
+    bundle = ToyBundle(**roles, encoder=Encoder(), head=ClassHead(task))
     chosen = get_strategy(strategy)
     limit = None if budget is None else Budget(budget * FLOPS * SHAPE[0] * SHAPE[1], "flops")
     with Workbench(IMAGE, bundle) as bench:
@@ -80,6 +96,8 @@ CASES = [
     ("scanner", None, {"skip": "never"}),
     ("scanner", 0.7, {"skip": "never"}),
     ("scanner", None, {"skip": "never", "sample": 0}),
+    ("compression", None, {}),
+    ("compression", 0.6, {}),
 ]
 
 

@@ -449,6 +449,50 @@ def test_a_transformer_of_other_classes_is_refused() -> None:
         run(tiles(64, 64), make_bundle(transformer=Bright("plain")))
 
 
+class Classes(Bright):
+    """Dark and bright, by the mean of red."""
+
+    def __init__(self, task: str = "segmentation", name: str = "main", **output: Any) -> None:
+        super().__init__(name, task=task, classes=["dark", "bright"], **output)
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        bright = super().predict(batch) / 16
+        return np.concatenate([1 - bright, bright], axis=1)
+
+
+class TokenClasses(Classes):
+    """The same for tokens."""
+
+    accepts_tokens = True
+
+    def __init__(self, task: str = "segmentation") -> None:
+        super().__init__(task, "transformer", tile=16)
+
+    def run_tokens(self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0) -> Any:
+        return self.predict(tokens)
+
+    def token_flops(self, n: int, merge: float = 0.0) -> float:
+        return 10.0 * n
+
+
+@pytest.mark.parametrize("region", [None, Rect(16, 48, 200, 331)])
+def test_areas_of_classes_sum_to_the_region(region: Rect | None) -> None:
+    """And are those of the image, whose squares are uniform."""
+    image = tiles(300, 410)
+    whole = region or Rect(0, 0, 300, 410)
+    found, *_ = run(image, make_bundle(main=Classes(), transformer=TokenClasses()), region)
+    assert found.values is not None
+    assert found.values.sum() == pytest.approx(whole.area, rel=1e-6)
+    bright = image[whole.y : whole.y1, whole.x : whole.x1, 0] > 127
+    assert found.values[1] == pytest.approx(np.count_nonzero(bright))
+
+
+def test_means_of_tokens_are_refused() -> None:
+    both = {"main": Classes("classification"), "transformer": TokenClasses("classification")}
+    with pytest.raises(HrviewerError, match=r"has the task classification, of which there are"):
+        run(tiles(64, 64), make_bundle(**both))
+
+
 def test_a_size_may_be_a_string_of_the_command_line() -> None:
     assert TransformerParams(finest="32").finest == 32  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="16, 32, 64 or 128"):

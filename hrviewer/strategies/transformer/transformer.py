@@ -149,6 +149,12 @@ class Transformer(Strategy):
                 f"{model.card.name!r} does not predict the classes of {main.name!r} for tokens: "
                 "choose another model bundle"
             )
+        if model.card.averaged:
+            raise ModelError(
+                f"the transformer adds up the predictions of its tokens, and {model.card.name!r} "
+                f"has the task {model.card.task}, of which there are means only: choose patches, "
+                "uniform, zoom or nonuniform"
+            )
         grid = TokenGrid(context.region, context.scale_of("transformer"))
         plan = yield from _plan_tokens(context, params, grid)
         if plan.stop:
