@@ -7,6 +7,7 @@ named after.
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -363,7 +364,7 @@ def test_monai_s_normalisation_and_sizes(tmp_path: Path) -> None:
 
 
 def test_activations_of_monai_are_applied_once(tmp_path: Path) -> None:
-    """Of steps in a Compose, JSON or YAML; a Sequential that ends in one is refused by the cause."""
+    """Of steps in a Compose, JSON or YAML; a Sequential that ends in one is refused."""
     import torch
 
     bundle = tiny_models.monai(tmp_path / "monai", "ts")
@@ -374,8 +375,10 @@ def test_activations_of_monai_are_applied_once(tmp_path: Path) -> None:
     assert open_bundle(bundle, trust=True).card.output.activation == "softmax"
     ends_itself = torch.nn.Sequential(tiny_models.module(dense=True), torch.nn.Softmax(dim=1))
     weights = bundle / "models" / "model.ts"
-    torch.jit.save(torch.jit.script(ends_itself.eval()), str(weights))
-    with pytest.raises(HrviewerError, match="applies a softmax itself .*: set it to none"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(ends_itself.eval()), str(weights))
+    with pytest.raises(HrviewerError, match=r"applies a softmax itself .*: set it to none"):
         load(bundle)
     (configs / "inference.json").unlink()
     (configs / "inference.yaml").write_text(
