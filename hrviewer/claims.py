@@ -198,22 +198,24 @@ def require_unclaimed(path: Path) -> None:
 
 def acquire(folder: Path, name: str, subject: object, *, create: bool) -> Claim:
     """Return a new claim; see `claim`."""
-    writer = Writer.here()
+    writer, missing = Writer.here(), None
     for _ in range(ATTEMPTS):
         try:
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
-            file = create_next(folder, name, writer, subject)
+            file, missing = create_next(folder, name, writer, subject), None
         except ClaimedError:
             raise
         except OSError as error:
             # Where the folder is created, another writer may have removed its own empty one.
             if not (create and isinstance(error, FileNotFoundError)):
                 raise write_error(Path(str(subject)), error) from None
-            file = None
+            file, missing = None, error
         if file is not None:
             return Claim(file, writer, subject)
         time.sleep(random.uniform(0.001, 0.02))
+    if missing is not None:  # no race: some file systems create folders, and nothing in them
+        raise write_error(Path(str(subject)), missing)
     raise ClaimedError(f"{subject} is being claimed by many processes at once: try again")
 
 

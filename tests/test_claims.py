@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hrviewer import claims
-from hrviewer.errors import ClaimedError
+from hrviewer.errors import ClaimedError, WriteError
 from hrviewer.paths import CLAIM_PREFIX, is_vacant
 
 HOLD = """
@@ -130,3 +130,13 @@ def test_of_many_threads_one_gets_a_claim(tmp_path, dead):
             held = [found for found in pool.map(attempt, range(8)) if found]
         assert len(held) == 1
         held[0].release()
+
+
+def test_a_place_where_nothing_can_be_created_is_no_race(tmp_path, monkeypatch):
+    def create_next(*_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(claims, "create_next", create_next)
+    monkeypatch.setattr(claims, "ATTEMPTS", 2)
+    with pytest.raises(WriteError, match=r"cannot be written: No such file"):
+        claims.acquire(tmp_path / "a", "folder", "a", create=True)
