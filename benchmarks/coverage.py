@@ -145,8 +145,8 @@ def render_table(pairs: Sequence[Pair]) -> str:
     """Return the table of the documentation."""
     heads = (
         "strategy", "images", "runs", "with an interval", "`ci95` holds",
-        "in the worst cell of size and model", "`ci95_truth` holds", "median half-width below 4,096",
-        "from 4,096", "median interval score",
+        "in the worst cell of size and model", "`ci95_truth` holds", "half-width below 4,096",
+        "from 4,096 (medians)", "interval score",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for strategy, rows in tabulate(pairs).items():
