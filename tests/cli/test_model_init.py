@@ -160,7 +160,9 @@ def test_without_onnx_the_package_is_named(tmp_path, monkeypatch):
 def test_ambiguous_outputs_need_their_task(tmp_path):
     path = tiny_models.segment(tmp_path / "one.onnx", k=1)
     options = (*SCALE, "--classes", "gull")
-    assert "give its --task, density" in error_of("models", "init", path, *options)
+    message = error_of("models", "init", path, *options)
+    assert "give its --task, density" in message
+    assert "or --decode stardist, cellpose or hovernet for instances" in message
     call("models", "init", path, *options, "--task", "regression", "--units", "m")
     assert read(path)["output"]["units"] == ["m"]
     out = open_bundle(path).load("main", "cpu")(np.zeros((1, 3, 64, 64), np.float32))
