@@ -1,7 +1,8 @@
 """Picture of a whole image with its overlays, a few hundred pixels wide.
 
 It is drawn from what is in memory, so it waits for nothing: from the coarsest level, and from the
-maps' coarse levels. What is not loaded yet is grey.
+maps' coarse levels. What is not loaded yet is grey; of an image whose coarse levels are being
+built, the part that has come is drawn, and the rest is black, as on the canvas.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _draw(layer: Any, size: tuple[int, int]) -> Picture | None:
     """Return one layer's colours, None if it is not in memory."""
     loader = tile_loader_of(layer)
     if loader is not None:
-        source = loader.coarsest if loader.coarsest_loaded else None
+        comes = loader.build_fraction is not None
+        source = loader.coarsest if loader.coarsest_loaded or comes else None
     else:
         data = layer.data[-1] if layer.multiscale else layer.data
         source = data if isinstance(data, np.ndarray) else None

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers import Layer
 from qtpy.QtCore import QPoint, Qt
 
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.image.image_layer import image_layers_data
+from hrviewer.viewer.image.layer_refresh import tile_loader_of
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.overview_picture import overview_picture, overview_size
 from hrviewer.viewer.widgets.overview import MIN_SIDE, ImageOverview
@@ -88,3 +92,18 @@ def test_the_picture_shows_the_image_and_its_maps(opened):
     assert (overview_picture(controller.viewer, layer, overlays, size) == picture).all()
     layer.visible = False
     assert len(np.unique(overview_picture(controller.viewer, layer, None, size))) == 1
+
+
+def test_an_image_is_shown_as_it_comes(monkeypatch):
+    viewer = ViewerModel()
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+    pyramid = open_pyramid(np.full((400, 800), 255, np.uint8))
+    layer = Layer.create(*image_layers_data(pyramid, load_coarsest=False)[0])
+    viewer.add_layer(layer)
+    loader = tile_loader_of(layer)
+    loader.coarsest_loaded, loader.coarsest[...] = False, 0
+    assert (overview_picture(viewer, layer, None, (100, 200)) == 64).all()
+    loader.build_fraction, loader.coarsest[:200] = 0.5, 255
+    picture = overview_picture(viewer, layer, None, (100, 200))
+    assert (picture[:50] == 255).all()
+    assert (picture[50:] == 0).all()
