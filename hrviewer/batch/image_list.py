@@ -122,6 +122,8 @@ def iter_source(source: str, recursive: bool) -> Iterator[ImageEntry]:
 def iter_local(source: str, recursive: bool) -> Iterator[str]:
     """Yield a file, the images in a folder, or what matches a pattern."""
     path = Path(source).expanduser()
+    if source.endswith(("/", os.sep)) and not path.exists() and not glob.has_magic(source):
+        raise ImageReadError(f"there is no folder {path}: choose another one")
     if is_folder_of_images(path):
         images = list(walk(path) if recursive else datasets.list_images(path))
         if not images:

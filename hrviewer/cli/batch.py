@@ -175,7 +175,8 @@ def batch(
         print_totals(totals)
         print_rows(("table", str(job.folder / "table.csv")))
     for row in to_records(job.failed):
-        print_message(f"{row['image']}: {row['error']}")
+        named = row["error"].startswith(row["image"])
+        print_message(row["error"] if named else f"{row['image']}: {row['error']}")
     if job.stopped and not (on_error is OnError.stop and len(job.failed)):
         print_message("stopped: run the same command again to go on")
         raise typer.Exit(130)

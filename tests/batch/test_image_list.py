@@ -48,6 +48,11 @@ def test_a_source_without_images_is_an_error(tmp_path, source):
         list_entries(f"{tmp_path}/{source}")
 
 
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(ImageReadError, match="there is no folder .*nowhere"):
+        list_entries(f"{tmp_path}/nowhere/")
+
+
 def test_a_missing_file_is_an_entry_that_will_fail(tmp_path):
     entries = list_entries(tmp_path / "none.tif")
     assert names(entries) == ["none.tif"]
