@@ -49,7 +49,7 @@ def test_a_source_without_images_is_an_error(tmp_path, source):
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(ImageReadError, match="there is no folder .*nowhere"):
+    with pytest.raises(ImageReadError, match=r"there is no folder .*nowhere"):
         list_entries(f"{tmp_path}/nowhere/")
 
 
