@@ -66,12 +66,21 @@ def simulate(
     demand = workers * farm.gigabytes_per_gigapixel / farm.seconds_per_gigapixel
     slowdown = max(1.0, demand / farm.store_gigabytes_per_s)
     work = farm.open_s + sizes * farm.seconds_per_gigapixel * slowdown
+    end, lost = schedule(work.tolist(), workers, farm, rng)
+    ideal = float(sizes.sum()) * farm.seconds_per_gigapixel / workers
+    return {"hours": end / 3600, "efficiency": ideal / end, "lost_hours": lost / 3600,
+            "store_slowdown": slowdown}  # fmt: skip
+
+
+def schedule(
+    work: Sequence[float], workers: int, farm: Farm, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return the seconds until slides of given seconds are done, and those that failures cost."""
     free = [(farm.start_s, worker) for worker in range(workers)]
     heapq.heapify(free)
     end, lost = 0.0, 0.0
-    for seconds in work:
+    for left in work:
         now, worker = heapq.heappop(free)
-        left = float(seconds)
         while True:
             until_failure = failure_time(farm, rng)
             if until_failure >= left:
@@ -83,9 +92,7 @@ def simulate(
             lost += farm.restart_s + redone
         end = max(end, now)
         heapq.heappush(free, (now, worker))
-    ideal = float(sizes.sum()) * farm.seconds_per_gigapixel / workers
-    return {"hours": end / 3600, "efficiency": ideal / end, "lost_hours": lost / 3600,
-            "store_slowdown": slowdown}  # fmt: skip
+    return end, lost
 
 
 def failure_time(farm: Farm, rng: np.random.Generator) -> float:
