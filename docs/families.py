@@ -3,8 +3,7 @@ r"""Tables of the strategies side by side, from the output of `compare`, better 
     python docs/families.py DIR/table.csv [NAME]
 
 Tables of the documentation are taken at 2,048, 4,096 and 8,192 pixels a side, of up to ten images
-each with seeds of a block that no other table uses (at 2,048 crowds from 11300, tissue from 11310;
-the larger ones from 11700 and 11710):
+each with seeds of a block that no other table uses (crowds from 11700, tissue from 11710):
 
     hrviewer compare $(python docs/families.py --images crowd 11700) --model crowd \
       --strategies all --matched --truth auto --cache off --out DIR
