@@ -158,6 +158,7 @@ class SlideTab(QWidget):
         self.filter.textChanged.connect(self.shown.setFilterFixedString)
         self.list.activated.connect(self._open)
         self.slides.changed.connect(self._show_summary)
+        controller.batch_service.changed.connect(self._show_summary)
         self._show_summary()
 
     def choose_folder(self) -> None:
@@ -186,7 +187,11 @@ class SlideTab(QWidget):
 
     def _show_summary(self) -> None:
         slides = self.slides.slides
-        done = sum(slide.runs > 0 for slide in slides)
+        results = self.controller.batch_service.rows
+        done = sum(
+            slide.runs > 0 or results.get(slide.path, {}).get("status") == "done"
+            for slide in slides
+        )
         self.summary.setText(
             f"{len(slides):,} {pluralize('image', len(slides))}, {done:,} with runs · double-click "
             "to open"

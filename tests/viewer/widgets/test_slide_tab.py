@@ -67,6 +67,7 @@ def test_results_of_a_batch_are_shown(app, qtbot, tmp_path):
     form.open_batch(folder)
     wait(app, lambda: tab.model.rowCount() == 3 and not app.batch_service.is_running)
     texts = [tab.model.index(i).data() for i in range(3)]
+    assert tab.summary.text().startswith("3 images, 2 with runs")
     assert texts[1].endswith("done\n300 nuclei (260 – 340)")
     assert texts[2].endswith("failed\nc.png is damaged")
     assert form.run_button.isEnabled()
