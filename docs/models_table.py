@@ -196,7 +196,7 @@ def compare(name: str, path: Path, model: Any, image: np.ndarray, run: Any) -> s
         return softmax(values) if card.output.activation == "softmax" else values
 
     if card.task == "segmentation" and card.input.fixed:
-        for tile in run.patches.itertuples():
+        for tile in run.patches.query("role == 'main'").itertuples():
             core = Rect(tile.y, tile.x, tile.h, tile.w)
             rect = input_rect(model_info(network), Patch(core, 1.0, network.halo), whole_image)
             y, x = core.y - rect.y, core.x - rect.x
@@ -211,7 +211,7 @@ def compare(name: str, path: Path, model: Any, image: np.ndarray, run: Any) -> s
     kinds = {"YOLOX": "yolox", "transformers DETR": "detr"}
     kind = kinds.get(name, name.removeprefix("ultralytics "))
     found, total, weight = [], 0.0, 0.0
-    for tile in run.patches.itertuples():
+    for tile in run.patches.query("role == 'main'").itertuples():
         core = Rect(tile.y, tile.x, tile.h, tile.w)
         rect = input_rect(model_info(network), Patch(core, 1.0, network.halo), whole_image)
         outputs = infer(rect)
