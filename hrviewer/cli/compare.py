@@ -26,11 +26,13 @@ from hrviewer.cli.common import (
     image_options,
     interruptible,
     open_model,
+    parse_region,
     print_json,
     print_message,
     print_rows,
 )
 from hrviewer.cli.tables import print_table
+from hrviewer.geometry import Rect
 from hrviewer.units import format_amount, format_si
 
 if TYPE_CHECKING:
@@ -86,6 +88,12 @@ def compare(
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
     value_range: RangeOption = None,
+    region: Annotated[
+        Rect | None,
+        typer.Option(
+            parser=parse_region, metavar="Y,X,H,W", help="Region of interest in level-0 pixels."
+        ),
+    ] = None,
     budget: Annotated[
         str | None,
         typer.Option(help="Budget of each run: 2TFLOP, 30s, 500patches, 10%; a sweep: 5%,10%."),
@@ -119,6 +127,7 @@ def compare(
             budgets=budget,
             matched=matched,
             seeds=(seed,),
+            region=region,
             device=device,
             cache=cache.value,
             out=out,

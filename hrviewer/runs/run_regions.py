@@ -28,6 +28,7 @@ __all__ = [
     "area_notes",
     "counted_part",
     "counting_part",
+    "extent_notes",
     "read_parts",
     "write_parts",
 ]
@@ -79,6 +80,21 @@ def counting_part(
         if part is None:
             raise ParameterError("there is no tissue in the region: choose tissue=off")
     return (region if part is None and not regions else within), part
+
+
+def extent_notes(image: Rect, region: Rect | None) -> list[str]:
+    """Return a note on a region that is not all inside its image.
+
+    Examples
+    --------
+    >>> extent_notes(Rect(0, 0, 100, 100), Rect(50, 0, 100, 100))
+    ['the region reaches beyond the image: 50 × 100 of its 100 × 100 pixels are inside']
+    """
+    if region is None or region & image == region:
+        return []
+    inside = region & image
+    sizes = f"{inside.h:,} × {inside.w:,} of its {region.h:,} × {region.w:,} pixels are inside"
+    return [f"the region reaches beyond the image: {sizes}"]
 
 
 def counted_part(run: Exportable) -> Region | None:

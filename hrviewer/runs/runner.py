@@ -44,7 +44,13 @@ from hrviewer.runs.provenance import image_info, versions
 from hrviewer.runs.region_measurement import measure_regions
 from hrviewer.runs.resuming import check_matches, existing_header
 from hrviewer.runs.run import Run
-from hrviewer.runs.run_regions import UnfinishedRun, area_notes, counting_part, write_parts
+from hrviewer.runs.run_regions import (
+    UnfinishedRun,
+    area_notes,
+    counting_part,
+    extent_notes,
+    write_parts,
+)
 from hrviewer.runs.summary import RunSummary
 from hrviewer.runs.writer import RunFolderWriter, engine_settings, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy, aggregation_of
@@ -169,6 +175,7 @@ class RunSpec:
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
         notes += [str(deviation)] if deviation else []
+        notes += extent_notes(self.pyramid.rect, self.region)
         writer = RunFolderWriter(
             path,
             self.pyramid,

@@ -317,6 +317,14 @@ def test_regions_and_parameters_are_checked(out):
         run(IMAGE, toy_bundle(), "uniform", budget="1FLOP", out=out)
 
 
+def test_a_region_that_reaches_beyond_the_image_is_noted(out):
+    beyond = run(IMAGE, toy_bundle(), "uniform", region=(-10, 0, 50, 60), out=out)
+    assert beyond.region == Rect(0, 0, 40, 60)
+    assert "the region reaches beyond the image: 40 × 60 of its 50 × 60 pixels are inside" in (
+        beyond.header["notes"]
+    )
+
+
 def test_seconds_end_a_run_and_are_recorded(out, monkeypatch):
     monkeypatch.setattr(
         "hrviewer.engine.plan_setup.measure_rates", lambda *image: Rates(1e-9, 1e-9, 5e5)
