@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from hrviewer.batch.cluster import Workers, check_place, connect
 from hrviewer.batch.image_list import ImageEntry, list_entries
 from hrviewer.batch.report import write_batch_file
 from hrviewer.batch.results_table import ResultsTable, Row
-from hrviewer.batch.settings import BatchSettings, EngineSettings
+from hrviewer.batch.settings import STOP_FILE, BatchSettings, EngineSettings
 from hrviewer.batch.totals import folder_totals
 from hrviewer.claims import claim
 from hrviewer.errors import (
@@ -150,6 +150,8 @@ class Batch:
     def stop(self) -> None:
         """Stop after the current batch of inputs of each worker; the same call resumes it."""
         self._stopping.set()
+        with suppress(OSError):  # those that are asked below stop without it
+            (self.folder / STOP_FILE).touch()
         client = self._client
         if client is not None:
             from hrviewer.batch.worker import stop_batch
@@ -179,13 +181,19 @@ class Batch:
         except OSError as error:
             raise write_error(self.folder, error) from None
         self._stack.enter_context(claim(self.folder, "batch", self.folder))
+        self._stack.callback(self._remove_stop_file)
         try:
+            self._remove_stop_file()
             self._engine = self._read_engine()
             self._results = ResultsTable(self.folder, self._entries)
             self._results.write()
         except BaseException:
             self._stack.close()
             raise
+
+    def _remove_stop_file(self) -> None:
+        with suppress(OSError):
+            (self.folder / STOP_FILE).unlink()
 
     def _read_engine(self) -> EngineSettings | None:
         """Return how the networks of an earlier part of the batch ran; None if there is none."""

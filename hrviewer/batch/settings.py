@@ -11,7 +11,12 @@ from hrviewer.engine import Budget
 from hrviewer.runs.settings import parse_params
 from hrviewer.strategies import get_strategy
 
-__all__ = ["BatchSettings", "EngineSettings"]
+__all__ = ["STOP_FILE", "BatchSettings", "EngineSettings"]
+
+STOP_FILE = "stopping"
+"""File in a batch's folder while it stops: also for workers that started after the others were
+asked to stop.
+"""
 
 
 class EngineSettings(BaseModel):

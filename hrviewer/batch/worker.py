@@ -19,7 +19,7 @@ from distributed import WorkerPlugin
 
 from hrviewer.batch.image_list import ImageEntry
 from hrviewer.batch.results_table import Row, run_columns
-from hrviewer.batch.settings import BatchSettings, EngineSettings
+from hrviewer.batch.settings import STOP_FILE, BatchSettings, EngineSettings
 from hrviewer.engine import Budget, RunControl
 from hrviewer.engine.device_scheduler import lower_priority
 from hrviewer.errors import (
@@ -209,7 +209,7 @@ def run_image(
         help.
     """
     row: Row = {"status": "stopped", "worker": f"{socket.gethostname()}:{os.getpid()}"}
-    if _process.control.stopped:
+    if _process.control.stopped or (Path(folder) / STOP_FILE).exists():
         return row
     _process.idle.clear()
     start = time.perf_counter()

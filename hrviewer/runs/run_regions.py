@@ -28,7 +28,6 @@ __all__ = [
     "area_notes",
     "counted_part",
     "counting_part",
-    "extent_notes",
     "read_parts",
     "write_parts",
 ]
@@ -131,13 +130,15 @@ def read_parts(run: Exportable) -> tuple[list[Region], Region | None]:
 
 def area_notes(
     pyramid: Pyramid,
+    region: Rect | None,
     tissue: Region | None,
     context: PlanContext,
     result: Mapping[str, Any],
     skipped: int,
 ) -> list[str]:
     """Return notes on what of the region counts: data, tissue, and what skipping the rest saved."""
-    notes = data_notes(pyramid, result["data_area"], context.area)
+    notes = extent_notes(pyramid.rect, region)
+    notes += data_notes(pyramid, result["data_area"], context.area)
     if tissue is None:
         return notes
     patches = f"; {skipped:,} patches were skipped" if skipped else ""

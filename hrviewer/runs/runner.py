@@ -48,7 +48,6 @@ from hrviewer.runs.run_regions import (
     UnfinishedRun,
     area_notes,
     counting_part,
-    extent_notes,
     write_parts,
 )
 from hrviewer.runs.summary import RunSummary
@@ -175,7 +174,6 @@ class RunSpec:
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
         notes += [str(deviation)] if deviation else []
-        notes += extent_notes(self.pyramid.rect, self.region)
         writer = RunFolderWriter(
             path,
             self.pyramid,
@@ -219,19 +217,19 @@ class RunSpec:
             )
         finally:
             elapsed = time.perf_counter() - start
-            saved, record = pipeline.meter.seconds_saved, writer.record
+            record, skipped = writer.record, writer.record.skipped
             result = summary.to_dict(
                 record,
                 estimate,
                 setup_s=max(0.0, models.setup_s - setup_s),
                 wall_s=elapsed,
-                saved_s=saved,
+                saved_s=pipeline.meter.seconds_saved,
             )
             used = {row.role: models[row.role].digest for row in record.patches}
             header["networks"] = used or header["networks"]
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
-            notes += area_notes(self.pyramid, self.tissue, context, result, record.skipped)
+            notes += area_notes(self.pyramid, self.region, self.tissue, context, result, skipped)
             notes += [*summary.notes(estimate, result), *writer.journal_notes()]
             if cache is not None and (damaged := cache.damaged - damaged_before):
                 notes.append(f"{damaged} cached results were damaged: they were computed again")

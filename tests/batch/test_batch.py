@@ -17,7 +17,7 @@ from toys import write_thin_model
 
 from hrviewer.batch import Batch, batch, worker
 from hrviewer.batch.worker import stop_batch
-from hrviewer.engine import Budget
+from hrviewer.engine import Budget, RunControl
 from hrviewer.errors import ClaimedError, HrviewerError, ParameterError, RunError
 from hrviewer.models import threads
 from hrviewer.runs import run
@@ -254,6 +254,22 @@ def test_what_was_done_stays_done_if_the_next_batch_is_stopped(start, slides, mo
     table = start([slides / name for name in GOOD]).wait().table
     assert table["status"].tolist() == ["done", "stopped"]
     assert table["estimate"].iloc[0] == first["estimate"].iloc[0]
+
+
+def test_a_worker_that_starts_after_a_stop_takes_no_image(start, slides, tmp_path, monkeypatch):
+    """A worker that was restarted has not been asked to stop; the batch's folder says so."""
+    run_entry = worker.run_entry
+
+    def stop_then_restart(*arguments):
+        done = run_entry(*arguments)
+        job.stop()
+        monkeypatch.setattr(worker._process, "control", RunControl())
+        return done
+
+    monkeypatch.setattr(worker, "run_entry", stop_then_restart)
+    job = start([slides / name for name in GOOD])
+    assert job.wait().table["status"].tolist() == ["done", "stopped"]
+    assert not (tmp_path / "batch" / "stopping").exists()
 
 
 def test_a_model_is_needed(start):

@@ -549,7 +549,7 @@ def test_all_good_files_open_and_check(shared: Path) -> None:
             pyramid.check()
             assert pyramid.name == path.name
             assert pyramid.path == str(path)
-            assert f"{pyramid.plane_shape[0]} × {pyramid.plane_shape[1]}" in repr(pyramid)
+            assert f"{pyramid.plane_shape[0]:,} × {pyramid.plane_shape[1]:,}" in repr(pyramid)
 
 
 @pytest.mark.parametrize(

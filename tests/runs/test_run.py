@@ -320,8 +320,9 @@ def test_regions_and_parameters_are_checked(out):
 def test_a_region_that_reaches_beyond_the_image_is_noted(out):
     beyond = run(IMAGE, toy_bundle(), "uniform", region=(-10, 0, 50, 60), out=out)
     assert beyond.region == Rect(0, 0, 40, 60)
-    assert "the region reaches beyond the image: 40 × 60 of its 50 × 60 pixels are inside" in (
-        beyond.header["notes"]
+    assert (
+        "the region reaches beyond the image: 40 × 60 of its 50 × 60 pixels are inside"
+        in (beyond.header["notes"])
     )
 
 
