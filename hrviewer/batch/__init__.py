@@ -7,7 +7,7 @@ is distributed by dask.distributed; there is no scheduler here.
 from hrviewer.batch.image_list import ImageEntry, check_images, list_entries
 from hrviewer.batch.job import Batch, batch
 from hrviewer.batch.pool import inference_pool
-from hrviewer.batch.report import write_batch_file
+from hrviewer.batch.report import require_batch_file, write_batch_file
 from hrviewer.batch.results_table import read_table
 from hrviewer.batch.settings import BatchSettings
 from hrviewer.batch.totals import folder_totals, quantities
@@ -24,6 +24,7 @@ __all__ = [
     "list_entries",
     "quantities",
     "read_table",
+    "require_batch_file",
     "write_batch_file",
 ]
 

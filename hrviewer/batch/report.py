@@ -18,7 +18,7 @@ from hrviewer.runs.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "write_batch_file"]
+__all__ = ["SUFFIXES", "require_batch_file", "write_batch_file"]
 
 SUFFIXES = (".parquet", ".csv", ".html")
 
@@ -39,10 +39,7 @@ def write_batch_file(table: pd.DataFrame, path: Path) -> Path:
     HrviewerError
         If the file exists, has another suffix, or cannot be written.
     """
-    kind = path.suffix.lower()
-    if kind not in SUFFIXES:
-        raise ParameterError(f"{path.name}: a batch is written as one of {', '.join(SUFFIXES)}")
-    target = require_new_path(path)
+    target, kind = require_batch_file(path), path.suffix.lower()
     try:
         with atomic_path(target) as part:
             if kind == ".parquet":
@@ -54,6 +51,13 @@ def write_batch_file(table: pd.DataFrame, path: Path) -> Path:
     except OSError as error:
         raise write_error(target, error) from None
     return target
+
+
+def require_batch_file(path: Path) -> Path:
+    """Return a path that results can be written to, or raise `HrviewerError`."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ParameterError(f"{path.name}: a batch is written as one of {', '.join(SUFFIXES)}")
+    return require_new_path(path)
 
 
 def render_report(table: pd.DataFrame) -> str:
@@ -90,12 +94,14 @@ def render_report(table: pd.DataFrame) -> str:
 
 
 def describe_settings(done: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Return the names and values of what the runs share."""
-    if len(done):
-        header = Run(done["run"].iloc[0]).header
-        yield "strategy", str(header["strategy"])
-        yield "model", str(header["model"])
-        yield "budget", str(header["budget"] or "the strategy's default")
+    """Return strategy, model and budget of the runs; a table of images may give several models."""
+    headers = []
+    for folder in done["run"]:
+        with suppress(HrviewerError):  # its folder is gone
+            headers.append(Run(folder).header)
+    for name in ("strategy", "model", "budget") if headers else ():
+        values = dict.fromkeys(str(header[name] or "the strategy's default") for header in headers)
+        yield name, ", ".join(values)
 
 
 def readable(totals: pd.DataFrame) -> pd.DataFrame:

@@ -74,15 +74,27 @@ def read_table(folder: Path) -> pd.DataFrame:
     Raises
     ------
     RunError
-        If it is not the folder of a batch, or its table is damaged.
+        If it is not the folder of a batch, or its table is damaged or not one of a batch.
     """
     file = folder / "table.parquet"
     if not (folder / "batch.json").exists() and not file.exists():
         raise RunError(f"{folder} is not the folder of a batch")
     try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
+        table = pd.read_parquet(file)
+        if not {"image", "status", "run"} <= {*table}:
+            raise RunError(f"{file} is not the table of a batch: choose another folder")
+        return with_all_columns(table)
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{file} cannot be read: {short_message(error)}") from None
+
+
+def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with the columns that every batch has, in their order and with their types."""
+    missing = [name for name in COLUMNS if name not in frame]  # as of an earlier version
+    frame = frame.assign(**dict.fromkeys(missing))
+    frame = frame[[*COLUMNS, *(name for name in frame if name not in COLUMNS)]]
+    types = {**dict.fromkeys(NUMBERS, "float64"), "attempts": "Int64"}
+    return frame.astype(types)
 
 
 class ResultsTable:
@@ -109,11 +121,7 @@ class ResultsTable:
     def frame(self) -> pd.DataFrame:
         """The rows in the order of the images, with the columns that every batch has first."""
         frame = pd.DataFrame(list(self.rows.values()))
-        first = [name for name in COLUMNS if name not in frame]
-        frame = frame.assign(**dict.fromkeys(first))
-        frame = frame[[*COLUMNS, *(name for name in frame if name not in COLUMNS)]]
-        types = {**dict.fromkeys(NUMBERS, "float64"), "attempts": "Int64"}
-        return frame.astype(types)
+        return with_all_columns(frame)
 
     def update(self, entry: ImageEntry, row: Mapping[str, Any]) -> Row:
         """Replace the row of an image, and write the table.

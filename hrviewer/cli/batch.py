@@ -130,10 +130,9 @@ def batch(
     The exit status is 3 if images failed, 130 after Ctrl-C.
     """
     import hrviewer.batch as batches
-    from hrviewer.io.atomic_write import require_new_path
 
     if report is not None:
-        require_new_path(report)
+        batches.require_batch_file(report)
     if dry_run:
         rows = batches.check_images(batches.list_entries(sources, recursive=recursive))
         show(rows, as_json)
@@ -165,7 +164,7 @@ def batch(
     with stopping(job):
         follow(job)
     table, totals = job.table, job.totals
-    if report is not None:
+    if report is not None and not job.stopped:  # the same command goes on, and needs a new file
         job.write_report(report)
     if as_json:
         content = {"rows": to_records(table), "totals": to_records(totals)}

@@ -15,7 +15,8 @@ from distributed import Client
 from PIL import Image
 from toys import write_thin_model
 
-from hrviewer.batch import Batch, batch, worker
+from hrviewer.batch import Batch, batch, read_table, require_batch_file, worker
+from hrviewer.batch.results_table import COLUMNS
 from hrviewer.batch.worker import stop_batch
 from hrviewer.engine import Budget, RunControl
 from hrviewer.errors import ClaimedError, HrviewerError, ParameterError, RunError
@@ -294,3 +295,21 @@ def test_a_worker_with_another_version_is_refused(monkeypatch):
     with pytest.raises(ParameterError, match="same version"):
         worker.use_engine(engine, elsewhere=False)
     assert os.environ.get("HRVIEWER_BACKEND") != "nothing"
+
+
+def test_other_tables_are_refused_and_those_of_earlier_versions_completed(tmp_path):
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(RunError, match="not the table of a batch"):
+        read_table(tmp_path)
+    rows = pd.DataFrame({"image": ["a.png"], "status": "done", "run": "r", "estimate": [3]})
+    rows.to_parquet(tmp_path / "table.parquet")
+    table = read_table(tmp_path)
+    assert tuple(table) == COLUMNS
+    assert table["estimate"].tolist() == [3.0]
+    assert table[["answer", "seconds"]].isna().all(axis=None)
+
+
+def test_a_file_for_results_is_checked_before_the_batch(tmp_path):
+    with pytest.raises(ParameterError, match=r"b\.txt: a batch is written as one of \.parquet"):
+        require_batch_file(tmp_path / "b.txt")
+    assert require_batch_file(tmp_path / "b.HTML").name == "b.HTML"

@@ -64,7 +64,7 @@ class BatchService:
         self.places: dict[str, Any] = {"low_priority": True}
         self._job: Batch | None = None
         self._following: Task[pd.DataFrame] | None = None
-        self._stopping = False
+        self._stopping = threading.Event()
 
     @property
     def is_running(self) -> bool:
@@ -74,7 +74,7 @@ class BatchService:
     @property
     def is_stopping(self) -> bool:
         """Whether it was asked to stop and has not ended."""
-        return self.is_running and self._stopping
+        return self.is_running and self._stopping.is_set()
 
     def start(self, source: Path) -> None:
         """Run what is selected on the images of a folder or table; go on where it stopped."""
@@ -82,7 +82,7 @@ class BatchService:
             return
         with self._state.reporting_errors():
             settings = batch_settings(self._state.settings)
-            self._follow(partial(self._run, source, settings))
+            self._follow(partial(self._run, source, settings, dict(self.places)))
 
     def open(self, folder: Path) -> None:
         """Show the results of a batch's folder."""
@@ -91,13 +91,15 @@ class BatchService:
 
     def stop(self) -> None:
         """Stop after the current inputs; the next start goes on."""
-        if self._job is not None and not self._stopping:
-            self._stopping = True
+        if not self.is_running or self._stopping.is_set():
+            return
+        self._stopping.set()  # for a batch that its thread still prepares
+        if self._job is not None:
             job = self._job
             self._background.submit(
                 STOP_LANE, lambda task: job.stop(), lambda _: None, clear_errors=False
             )
-            self.changed.emit()
+        self.changed.emit()
 
     def export(self, path: Path) -> None:
         """Write the results to one file: Parquet, CSV, or an HTML report."""
@@ -125,6 +127,7 @@ class BatchService:
 
     def close(self) -> threading.Thread | None:
         """Stop; return the thread that does, which nothing has to wait for."""
+        self._stopping.set()
         job, self._job = self._job, None
         if job is None:
             return None
@@ -133,19 +136,28 @@ class BatchService:
         return stopping
 
     def _follow(self, work: Any) -> None:
-        self.table, self.rows, self.folder, self._stopping = None, {}, None, False
+        self.table, self.rows, self.folder = None, {}, None
+        self._stopping = threading.Event()
         self._following = self._background.submit(
             LANE, work, self._end, failed=self._fail, progress=self._show
         )
         self.changed.emit()
 
     def _run(
-        self, source: Path, settings: dict[str, Any], task: Task[pd.DataFrame]
+        self,
+        source: Path,
+        settings: dict[str, Any],
+        places: dict[str, Any],
+        task: Task[pd.DataFrame],
     ) -> pd.DataFrame:
         """Run the batch to its end; on a worker thread."""
         from hrviewer.batch import batch
 
-        job = batch(str(source), **settings, **self.places)
+        stopping = self._stopping
+        # `stop` sets the one and then reads the other: one of both threads has both.
+        self._job = job = batch(str(source), **settings, **places)
+        if stopping.is_set():
+            job.stop()
         task.report((job, job.table))
         for _ in job:
             task.report((job, job.table))
@@ -159,8 +171,8 @@ class BatchService:
         return table
 
     def _show(self, report: tuple[Batch, pd.DataFrame]) -> None:
-        self._job, table = report
-        self.folder = self._job.folder
+        job, table = report
+        self.folder = job.folder
         self._set_table(table)
 
     def _end(self, table: pd.DataFrame) -> None:

@@ -8,23 +8,29 @@ added while one in micrometres and one in pixels are there, as a photograph besi
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from napari import __version__
 from napari.components import LayerList
-from napari.components.dims import RangeTuple
 from napari.utils.notifications import show_warning
 
 __all__ = ["allow_mixed_pixel_sizes"]
 
+log = logging.getLogger(__name__)
+
 MAX_STEPS = 10**9 - 3
 """napari's field beside a slider is bounded by the next power of ten, in 32 bits too."""
 
-_original_ranges: Any = LayerList._ranges
+_original_ranges: Any = getattr(LayerList, "_ranges", None)  # private: versions may lack it
 
 
 def allow_mixed_pixel_sizes() -> None:
     """Widen the steps of axes that have too many, and do not warn; it holds for the process."""
-    LayerList._ranges = property(_bounded_ranges)
+    if isinstance(_original_ranges, property):
+        LayerList._ranges = property(_bounded_ranges)
+    else:
+        log.warning("napari %s: images of very different pixel sizes may end it", __version__)
     try:
         from napari._vispy import canvas
     except ImportError:  # another version of napari, or one without a canvas
@@ -33,10 +39,10 @@ def allow_mixed_pixel_sizes() -> None:
         canvas.show_warning = _warn
 
 
-def _bounded_ranges(layers: LayerList) -> tuple[RangeTuple, ...]:
+def _bounded_ranges(layers: LayerList) -> tuple[Any, ...]:
     return tuple(
-        RangeTuple(start, stop, max(step, (stop - start) / MAX_STEPS))
-        for start, stop, step in _original_ranges.fget(layers)
+        each._replace(step=max(each.step, (each.stop - each.start) / MAX_STEPS))
+        for each in _original_ranges.fget(layers)
     )
 
 

@@ -181,7 +181,8 @@ class BatchForm(QWidget):
                 if folder["total_low"] < folder["total_high"]:
                     ends = folder["total_low"], folder["total_high"]
                     interval = f" ({format_range(ends, folder['total'])})"
-                images = f"{folder['done']:,} {pluralize('image', folder['done'])}"
+                part = "" if folder["done"] == folder["images"] else f"{folder['done']:,} of "
+                images = f"{part}{folder['images']:,} {pluralize('image', folder['images'])}"
                 lines.append(
                     f"{folder_name(folder['folder'])}: {folder['total']:,.0f}{interval} in {images}"
                 )

@@ -70,7 +70,7 @@ class SlideModel(QAbstractListModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             row = self._batch.rows.get(slide.path, {})
             more = row.get("answer") or row.get("error")
-            return plain_text("\n".join(filter(None, [slide.path, more])))
+            return plain_text(f"{slide.path}\n{more}" if more else slide.path)
         if role == Qt.ItemDataRole.SizeHintRole:
             return QSize(ICON_SIDE, ICON_SIDE + 6)  # no wider than the list: longer text is elided
         if role == Qt.ItemDataRole.DisplayRole:
@@ -202,7 +202,7 @@ class SlideTab(QWidget):
 
 def short_answer(row: Mapping[str, Any]) -> str:
     """Return an image's answer with the interval of exhaustive inference; tooltips have more."""
-    answer, _, _ = str(row["answer"]).partition(";")
+    answer, _, _ = str(row["answer"] or "no estimate").partition(";")
     has_one_class = not any(name.startswith("count_") for name in row)
     if row.get("count") is None or row["ci95_low"] is None or not has_one_class:
         return answer

@@ -1,5 +1,7 @@
 """A batch of the listed images from the application: rows as they come, stopped, resumed, read."""
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,3 +127,29 @@ def test_settings_are_those_of_the_run_tab(app, service):
     assert chosen["model"].endswith("model.onnx")
     assert (chosen["strategy"], chosen["budget"], chosen["tissue"]) == ("zoom", "10%", "auto")
     assert chosen["params"] == {"k": 3}
+
+
+def test_a_batch_is_stopped_while_it_is_prepared(app, service, slides, monkeypatch):
+    """Stop, pressed before there is a batch, reaches it when there is."""
+    prepared, stopped = threading.Event(), threading.Event()
+
+    class Job:
+        folder, table = slides, pd.DataFrame({"image": [], "status": [], "seconds": []})
+        stop = staticmethod(stopped.set)
+
+        def __iter__(self):
+            assert stopped.is_set()
+            return iter(())
+
+    def batch(*_, **__):
+        prepared.wait(20)
+        return Job()
+
+    monkeypatch.setattr("hrviewer.batch.batch", batch)
+    service.start(slides)
+    service.stop()
+    assert service.is_stopping
+    prepared.set()
+    wait(app, lambda: not service.is_running)
+    assert stopped.is_set()
+    assert app.errors[-1] == ""

@@ -14,7 +14,7 @@ from PIL import Image
 from hrviewer.errors import HrviewerError
 from hrviewer.io import export
 from hrviewer.io.figures.overlay_figure import bar_length, load_figure_data, make_caption
-from hrviewer.io.figures.plots import AxisLabel, PlotTheme, plot_points
+from hrviewer.io.figures.plots import AxisLabel, PlotTheme, draw_histogram, plot_points
 from hrviewer.pyramid import open_pyramid
 
 
@@ -49,6 +49,13 @@ def test_marks_are_large_enough_to_be_recognised(made):
     assert data.values.shape == (80, 120)
     assert (np.ptp(rows), np.ptp(columns), len(rows)) == (3, 3, 16)
     assert data.values.max() == pytest.approx(0.1 / (16 * 0.25 * 0.5 * 1e-6))
+
+
+def test_an_outlier_does_not_make_a_histogram_of_millions_of_bars():
+    """As the seconds of a batch whose images but one were cached."""
+    panel = Figure().subplots()
+    draw_histogram(panel, [*np.linspace(0.01, 0.011, 99), 300.0], "seconds", PlotTheme())
+    assert len(panel.patches) < 20
 
 
 def test_image_is_the_background(made):

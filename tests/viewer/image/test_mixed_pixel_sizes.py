@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from napari.components import LayerList
 from napari.utils.notifications import notification_manager
 
 from hrviewer.viewer.image import mixed_pixel_sizes
@@ -37,3 +38,11 @@ def test_a_photograph_beside_a_slide_is_no_warning(make_napari_viewer):
     assert viewer.layers.extent.units is None
     mixed_pixel_sizes._warn("another")
     assert [record.message for record in notification_manager.records[before:]] == ["another"]
+
+
+def test_a_version_without_what_is_replaced_is_reported(monkeypatch, caplog):
+    before = LayerList._ranges
+    monkeypatch.setattr(mixed_pixel_sizes, "_original_ranges", None)
+    mixed_pixel_sizes.allow_mixed_pixel_sizes()
+    assert LayerList._ranges is before
+    assert "very different pixel sizes" in caplog.text

@@ -7,7 +7,7 @@ from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtCore import Qt
 
-from hrviewer.viewer.widgets.slide_tab import SlideTab
+from hrviewer.viewer.widgets.slide_tab import SlideTab, short_answer
 
 
 @pytest.fixture
@@ -73,10 +73,14 @@ def test_results_of_a_batch_are_shown(app, qtbot, tmp_path):
     assert form.run_button.isEnabled()
     assert form.summary.text().splitlines() == [
         "2 of 3 images done · 1 failed · 3.0 s",
-        f"{tmp_path.name}: 1,500 (1,450 – 1,550) in 2 images",
+        f"{tmp_path.name}: 1,500 (1,450 – 1,550) in 2 of 3 images",
     ]
     assert [form.quantity.itemText(i) for i in range(form.quantity.count())] == ["count", "seconds"]
     opened = []
     app.run_loader.open = opened.append
     tab.list.activated.emit(tab.shown.index(0, 0))
     assert opened == [tmp_path / "r"]
+
+
+def test_an_image_without_estimate_has_a_short_answer():
+    assert short_answer({"answer": None, "count": None, "ci95_low": None}) == "no estimate"
