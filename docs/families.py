@@ -1,6 +1,7 @@
 r"""Tables of the strategies side by side, from the output of `compare`, better with `--matched`.
 
     python docs/families.py DIR/table.csv [NAME]
+    python docs/families.py --plot OUT.png DIR/table.csv
 
 Tables of the documentation are taken at 2,048, 4,096 and 8,192 pixels a side, of up to ten images
 each with seeds of a block that no other table uses (crowds from 11700, tissue from 11710):
@@ -20,9 +21,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pandas as pd
 
+from hrviewer.io.figures.plots import AxisLabel, plot_error_by_cost
 from hrviewer.runs import Run
 
 HEADER = (
@@ -54,6 +57,18 @@ def main(path: str, only: str = "") -> None:
         if side:
             print(f"\n### {int(side):,} pixels a side\n")
         print_table(rows.copy(), only)
+
+
+def plot(out: str, path: str) -> None:
+    """Draw the error of the strategies at their default budgets against their cost."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    table = table[table["budget"].isna()]
+    relative = table.assign(error=100 * table["error"].abs() / table["reference"])
+    points = relative.groupby("strategy")[["error", "flops"]].mean().reset_index()
+    points["label"] = points["strategy"]
+    cost = {"flops": AxisLabel("cost per image", "FLOP")}
+    drawn = plot_error_by_cost(points, cost, "mean error, % of the ground truth")
+    Path(out).write_bytes(drawn)
 
 
 def print_table(table: pd.DataFrame, only: str) -> None:
@@ -129,5 +144,7 @@ def format_row(row: pd.Series) -> list[str]:
 if __name__ == "__main__":
     if sys.argv[1] == "--images":
         print(*images(sys.argv[2], int(sys.argv[3])), sep="\n")
+    elif sys.argv[1] == "--plot":
+        plot(*sys.argv[2:])
     else:
         main(*sys.argv[1:])
