@@ -14,6 +14,7 @@ from onnx.helper import make_opsetid as opset
 
 from hrviewer.errors import ModelError
 from hrviewer.models import open_bundle
+from hrviewer.models.loaders.folded_graph import MAX_FOLDED_BYTES, fold_shapes
 from hrviewer.models.loaders.graph import OnnxGraph
 from hrviewer.models.loaders.onnx import OnnxNetwork
 
@@ -147,3 +148,30 @@ def test_flops_where_sizes_follow_from_the_input_s(save: Callable[..., Path]) ->
         input={"tile": 8, "fixed": True}, output={"stride": 8, "classes": ["a", "b", "c"]},
     )  # fmt: skip
     assert open_bundle(path).load().flops(8, 8) == 2 * 5 * 300 * 4
+
+
+def test_folding_of_sizes_makes_no_large_constant() -> None:
+    """A side of 8 pixels times 40,000, as a graph may ask for any size."""
+    model = model_of(
+        [
+            node("Shape", ["x"], ["all"]),
+            node("Slice", ["all", "three", "four"], ["side"]),
+            node("Mul", ["side", "factor"], ["n"]),
+            node("ConstantOfShape", ["n"], ["zeros"]),
+            node("ReduceMean", ["zeros"], ["mean"], keepdims=0),
+            node("Add", ["x", "mean"], ["y"]),
+        ],
+        [],
+    )
+    numbers = {"three": 3, "four": 4, "factor": 40_000}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([number]), name) for name, number in numbers.items()
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for dim, side in zip(
+        model.graph.input[0].type.tensor_type.shape.dim, (1, 3, 8, 8), strict=True
+    ):
+        dim.dim_value = side
+    folded = [each.op_type for each in fold_shapes(model).graph.node]
+    assert MAX_FOLDED_BYTES < 4 * 8 * 40_000
+    assert folded == ["ConstantOfShape", "ReduceMean", "Add"]

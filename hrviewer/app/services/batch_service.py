@@ -6,6 +6,7 @@ The batch runs in processes of its own; here its rows arrive as images are finis
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,20 @@ __all__ = ["BatchService", "batch_settings"]
 
 LANE = "batch"
 STOP_LANE = "batch-stop"
+
+
+@dataclass(frozen=True)
+class BatchResults:
+    """Rows of a batch, made on the thread that follows it: thousands take a while."""
+
+    folder: Path
+    table: pd.DataFrame
+    rows: dict[str, dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        records: Any = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
+        rows = {absolute(str(row["image"])): row for row in records}
+        object.__setattr__(self, "rows", rows)
 
 
 class BatchService:
@@ -63,7 +78,7 @@ class BatchService:
         self.folder: Path | None = None
         self.places: dict[str, Any] = {"low_priority": True}
         self._job: Batch | None = None
-        self._following: Task[pd.DataFrame] | None = None
+        self._following: Task[BatchResults] | None = None
         self._stopping = threading.Event()
 
     @property
@@ -148,8 +163,8 @@ class BatchService:
         source: Path,
         settings: dict[str, Any],
         places: dict[str, Any],
-        task: Task[pd.DataFrame],
-    ) -> pd.DataFrame:
+        task: Task[BatchResults],
+    ) -> BatchResults:
         """Run the batch to its end; on a worker thread."""
         from hrviewer.batch import batch
 
@@ -158,38 +173,29 @@ class BatchService:
         self._job = job = batch(str(source), **settings, **places)
         if stopping.is_set():
             job.stop()
-        task.report((job, job.table))
+        task.report(BatchResults(job.folder, job.table))
         for _ in job:
-            task.report((job, job.table))
-        return job.table
+            task.report(BatchResults(job.folder, job.table))
+        return BatchResults(job.folder, job.table)
 
-    def _read(self, folder: Path, task: Task[pd.DataFrame]) -> pd.DataFrame:
+    def _read(self, folder: Path, task: Task[BatchResults]) -> BatchResults:
         from hrviewer.batch import read_table
 
-        table = read_table(folder)
-        self.folder = folder
-        return table
+        return BatchResults(folder, read_table(folder))
 
-    def _show(self, report: tuple[Batch, pd.DataFrame]) -> None:
-        job, table = report
-        self.folder = job.folder
-        self._set_table(table)
+    def _show(self, results: BatchResults) -> None:
+        self.folder, self.table, self.rows = results.folder, results.table, results.rows
+        self.changed.emit()
 
-    def _end(self, table: pd.DataFrame) -> None:
+    def _end(self, results: BatchResults) -> None:
         self._following = self._job = None
-        self._set_table(table)
+        self._show(results)
 
     def _fail(self, error: Exception) -> None:
         self._following = self._job = None
         self.changed.emit()
         with self._state.reporting_errors():
             raise error
-
-    def _set_table(self, table: pd.DataFrame) -> None:
-        self.table = table
-        records: Any = table.astype(object).where(table.notna(), None).to_dict("records")
-        self.rows = {absolute(str(row["image"])): row for row in records}
-        self.changed.emit()
 
 
 def batch_settings(settings: RunSettings) -> dict[str, Any]:
