@@ -64,9 +64,11 @@ def render_report(table: pd.DataFrame) -> str:
     """Return the report of a batch as an HTML page."""
     done = table[table["status"] == "done"]
     counts = table["status"].value_counts()
+    is_long = len(done) > MAX_RUNS_SHOWN
     plots: list[CaptionedImage] = []
-    if len(done) and matplotlib_missing_reason() is None:
-        name, title = next(iter(quantities(table).items()))
+    known = quantities(table)
+    if known and matplotlib_missing_reason() is None:
+        name, title = next(iter(known.items()))
         drawn = plot_histogram(done[name].dropna().tolist(), title)
         plots = [("Images by their estimates; each has a mark below.", drawn)]
     shown = table[["image", "status", "answer", "coverage", "seconds"]].rename(
@@ -80,7 +82,11 @@ def render_report(table: pd.DataFrame) -> str:
     ]
     return render_page(
         "Batch",
-        [*describe_settings(done), *((str(status), str(n)) for status, n in counts.items())],
+        [
+            *describe_settings(done),
+            *((str(status), f"{n:,}") for status, n in counts.items()),
+            *([("pictures", f"of the first {MAX_RUNS_SHOWN} images that are done")] * is_long),
+        ],
         readable(folder_totals(table)),
         plots,
         [

@@ -58,7 +58,8 @@ def folder_totals(table: pd.DataFrame) -> pd.DataFrame:
         ``total``                 sum of the counts of the images that are done; NaN of other kinds
         ``total_low``,            95 % interval for the total of exhaustive inference, from those
         ``total_high``            of the images as independent; NaN if one of them has none
-        ``mean``, ``sd``          mean and standard deviation of the images' estimates
+        ``mean``, ``sd``          mean and standard deviation of the images' estimates; NaN of
+                                  probabilities of several classes
         ``area_px2``              sum of their areas, level-0 pixels
         ``seconds``               sum of their seconds
         ========================= ===============================================================
@@ -85,7 +86,10 @@ def totals(table: pd.DataFrame) -> dict[str, float]:
     done = table[table["status"] == "done"]
     counts = "count" in done and bool(done["count"].notna().all())
     total = float(done["estimate"].sum()) if counts and len(done) else math.nan
-    exhaustive = done.get("exhaustive", pd.Series(False, done.index)).fillna(False).astype(bool)
+    exhaustive = done.get("exhaustive", pd.Series(False, done.index)).eq(True)
+    # Of several classes the estimate is that of the likeliest, another one on each image.
+    several = sum(name.startswith("probabilities_") for name in map(str, done)) > 1
+    estimates = pd.Series(dtype=float) if several else done["estimate"]
     return {
         "images": len(table),
         "done": len(done),
@@ -93,8 +97,8 @@ def totals(table: pd.DataFrame) -> dict[str, float]:
         "total": total,
         "total_low": total - root_of_squares(done["estimate"] - done["ci95_low"], exhaustive),
         "total_high": total + root_of_squares(done["ci95_high"] - done["estimate"], exhaustive),
-        "mean": float(done["estimate"].mean()),
-        "sd": float(done["estimate"].std()),
+        "mean": float(estimates.mean()),
+        "sd": float(estimates.std()),
         "area_px2": float(done["area_px2"].sum()),
         "seconds": float(done["seconds"].sum()),
     }

@@ -164,8 +164,6 @@ def batch(
     with stopping(job):
         follow(job)
     table, totals = job.table, job.totals
-    if report is not None and not job.stopped:  # the same command goes on, and needs a new file
-        job.write_report(report)
     if as_json:
         content = {"rows": to_records(table), "totals": to_records(totals)}
         print_json({"folder": str(job.folder), **content})
@@ -176,6 +174,8 @@ def batch(
     for row in to_records(job.failed):
         named = row["error"].startswith(row["image"])
         print_message(row["error"] if named else f"{row['image']}: {row['error']}")
+    if report is not None and not job.stopped:  # the same command goes on, and needs a new file
+        job.write_report(report)
     if job.stopped and not (on_error is OnError.stop and len(job.failed)):
         print_message("stopped: run the same command again to go on")
         raise typer.Exit(130)

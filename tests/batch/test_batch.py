@@ -15,7 +15,15 @@ from distributed import Client
 from PIL import Image
 from toys import write_thin_model
 
-from hrviewer.batch import Batch, batch, read_table, require_batch_file, worker
+from hrviewer.batch import (
+    Batch,
+    batch,
+    folder_totals,
+    read_table,
+    require_batch_file,
+    worker,
+    write_batch_file,
+)
 from hrviewer.batch.results_table import COLUMNS
 from hrviewer.batch.worker import stop_batch
 from hrviewer.engine import Budget, RunControl
@@ -313,3 +321,18 @@ def test_a_file_for_results_is_checked_before_the_batch(tmp_path):
     with pytest.raises(ParameterError, match=r"b\.txt: a batch is written as one of \.parquet"):
         require_batch_file(tmp_path / "b.txt")
     assert require_batch_file(tmp_path / "b.HTML").name == "b.HTML"
+
+
+def test_a_report_of_many_images_names_what_it_shows(tmp_path):
+    """Also where their runs are elsewhere by now; probabilities of classes have no mean."""
+    rows = pd.DataFrame(
+        {"image": [f"{i}.png" for i in range(25)], "status": "done", "run": "moved.run.zarr",
+         "estimate": 0.9, "probabilities_a": 0.9, "probabilities_b": 0.1, "seconds": 1.0}
+    )  # fmt: skip
+    rows.to_parquet(tmp_path / "table.parquet")
+    table = read_table(tmp_path)
+    page = write_batch_file(table, tmp_path / "b.html").read_text()
+    assert "of the first 24 images that are done" in page
+    assert folder_totals(table)[["mean", "sd"]].isna().all(axis=None)
+    one = table.drop(columns="probabilities_b")
+    assert folder_totals(one)["mean"].tolist() == [pytest.approx(0.9)]
