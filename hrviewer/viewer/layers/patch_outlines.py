@@ -94,6 +94,10 @@ class PatchOutlines:
             cell = AREA_CELL_PX * viewport.coarsest
             # By size: the tiles of a coarse pass cover everything, and would hide all others.
             size = np.log2(rects[:, 2:].max(axis=1)).round()
+            sizes, counts = np.unique(size, return_counts=True)
+            common = sizes[counts.argmax()]
+            # The patch that the corner of the image cuts on two sides is one of the others.
+            size[np.isin(size, sizes[(counts == 1) & (sizes < common)])] = common
             parts = [area_segments(rects[size == one], cell) for one in np.unique(size)]
             self.count, segments = 0, np.concatenate(parts)
         self.layer.data = as_vectors(segments * self._units)
