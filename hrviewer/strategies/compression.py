@@ -55,7 +55,7 @@ class CompressionParams(Params):
     """Parameters of `Compression`."""
 
     visible_if: ClassVar[VisibleIf] = {"saliency": ("encoder", ("encoder",))}
-    special_value_text: ClassVar[SpecialValueText] = {"tile": "the card's"}
+    special_value_text: ClassVar[SpecialValueText] = {"tile": "the model's"}
     encoder: Literal["encoder", "resizer"] = Field(
         "encoder",
         title="Encoder",

@@ -27,8 +27,8 @@ class ZoomParams(Params):
     }
     special_value_text: ClassVar[SpecialValueText] = {
         "tile": "by the budget",
-        "halo": "the card's",
-        "shrink": "the card's",
+        "halo": "the model's",
+        "shrink": "the model's",
         "k": "by the budget",
         "share": "automatic",
         "floor": "automatic",
