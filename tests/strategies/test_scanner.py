@@ -104,6 +104,7 @@ def test_measuring_all_cells_equals_patches() -> None:
     assert estimate.values == pytest.approx([total(image)], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_random_samples_correct_a_wrong_scanner_without_bias() -> None:
     image = picture(256, 256)
     image[:64] = image[:64] // 8

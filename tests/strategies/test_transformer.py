@@ -510,6 +510,7 @@ def network() -> TorchNetwork:
     return TorchNetwork(kind, "random", module, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 0.1, "context": 1, "merge": 0.1}

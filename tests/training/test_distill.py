@@ -124,6 +124,7 @@ def test_shares_are_distilled(tmp_path, task):
         np.testing.assert_allclose(shares.sum(1), 1, atol=0.05)
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_an_interruption(tmp_path, monkeypatch):
     model = open_bundle(own_model(tmp_path / "own", "density"))
     images, out = PICTURES, tmp_path / "made"

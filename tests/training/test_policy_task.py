@@ -85,6 +85,7 @@ def test_the_gradient_is_that_of_the_expected_reward(monkeypatch):
     torch.testing.assert_close(logits.grad, expected, rtol=0.05, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_to_select_rewarding_tiles():
     torch.manual_seed(0)
     network = TilePolicy(widths=(4, 4, 8, 8))
@@ -122,6 +123,7 @@ def test_targets_are_the_corrections_by_main(scouted):
     )
 
 
+@pytest.mark.slow
 def test_trained_saved_and_loaded(scouted, tmp_path, monkeypatch):
     monkeypatch.setattr(policy_task, "BANK_SIZE", 2)
     made = make_task(scouted)

@@ -44,6 +44,7 @@ def written(folder, role, network, card):
     return folder
 
 
+@pytest.mark.slow
 def test_it_learns_the_appearance_and_reports_metrics(tmp_path):
     torch.manual_seed(0)
     bundle = written(tmp_path / "bundle", "main", build(NETWORK), MAIN)

@@ -50,6 +50,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path):
         read_sections(tmp_path)
 
 
+@pytest.mark.slow
 def test_fields_depend_on_seed_and_number_alone_and_keep_their_nuclei(folder):
     sections = read_sections(folder)
     one, again = (SectionFields(sections, 3, 5, batch=6, negatives=2, side=64)[1] for _ in range(2))

@@ -369,6 +369,7 @@ def test_text_follows_naparis_size(docked):
         get_settings().appearance.font_size = size
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_off_in_a_small_window_with_large_text(docked, qtbot):
     viewer, appearance = docked.controller.viewer, get_settings().appearance
     docked.run_controls.run_button.click()

@@ -201,6 +201,7 @@ def test_closing_the_window_keeps_the_last_edit(done, monkeypatch):
     assert len(read_annotations(path)) == 1
 
 
+@pytest.mark.slow
 def test_the_networks_points_can_be_corrected(done):
     done.annotation_service.annotate("points", "c", from_predictions=True)
     until_quiet(done)
