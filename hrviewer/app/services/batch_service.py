@@ -204,23 +204,19 @@ def batch_settings(settings: RunSettings) -> dict[str, Any]:
     Raises
     ------
     HrviewerError
-        If something is missing or out of range, or belongs to one image alone.
+        If there is no model, or something belongs to one image alone.
     """
-    from hrviewer.batch import BatchSettings
-
     model = settings.require_model()
     if model.source is None:
         raise ModelError(f"{model.name} has no file that other processes could open")
     if settings.tissue == "file":
         raise ParameterError("a mask of tissue belongs to one image: choose auto or off")
-    chosen = BatchSettings(
-        model=model.source,
-        trust=model.trust,
-        strategy=settings.strategy.id,
-        params=settings.params,
-        budget=settings.budget.strip() or None,
-        tissue=settings.tissue,
-        precision=settings.precision,
-    ).checked()
-    names = ("model", "trust", "strategy", "params", "budget", "tissue", "precision")
-    return {name: getattr(chosen, name) for name in names}
+    return {
+        "model": model.source,
+        "trust": model.trust,
+        "strategy": settings.strategy.id,
+        "params": dict(settings.params),
+        "budget": settings.budget.strip() or None,
+        "tissue": settings.tissue,
+        "precision": settings.precision,
+    }

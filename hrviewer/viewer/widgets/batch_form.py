@@ -26,6 +26,7 @@ from hrviewer.viewer.widgets.compare_plot import MplWidget
 __all__ = ["BatchForm"]
 
 KINDS = "Table (*.parquet);;Table (*.csv);;Report (*.html)"
+RANGES = "in brackets: 95 % intervals for exhaustive inference"
 MAX_FOLDERS = 4
 """Folders whose totals are listed."""
 
@@ -146,7 +147,9 @@ class BatchForm(QWidget):
         settings = self.controller.state.settings
         model = "no model" if settings.model is None else settings.model.name
         budget = f" · budget {settings.budget}" if settings.budget.strip() else ""
-        self.settings.setText(f"{settings.strategy.title} · {model}{budget} (tab Run)")
+        self.settings.setText(
+            f"{settings.strategy.title} · {model}{budget} · whole images (tab Run)"
+        )
 
     def _show(self) -> None:
         service = self.service
@@ -186,7 +189,7 @@ class BatchForm(QWidget):
                 lines.append(
                     f"{folder_name(folder['folder'])}: {folder['total']:,.0f}{interval} in {images}"
                 )
-        return lines
+        return [*lines, RANGES] if table["ci95_low"].notna().any() else lines
 
     def _fill_quantities(self) -> None:
         from hrviewer.batch import quantities

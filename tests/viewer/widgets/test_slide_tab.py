@@ -74,6 +74,7 @@ def test_results_of_a_batch_are_shown(app, qtbot, tmp_path):
     assert form.summary.text().splitlines() == [
         "2 of 3 images done · 1 failed · 3.0 s",
         f"{tmp_path.name}: 1,500 (1,450 – 1,550) in 2 of 3 images",
+        "in brackets: 95 % intervals for exhaustive inference",
     ]
     assert [form.quantity.itemText(i) for i in range(form.quantity.count())] == ["count", "seconds"]
     opened = []
