@@ -52,10 +52,8 @@ def server(tmp_path):
         yield server
 
 
-def test_the_window_pans_while_the_server_is_silent(
-    make_napari_viewer, qtbot, server, readers, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+def open_window(make_napari_viewer, qtbot, tmp_path):
+    """Return a viewer, its controller, and what ticks it until a condition holds."""
     viewer = make_napari_viewer(show=True)
     auto_refresh(viewer)
     controller = Controller(viewer, run_folder=tmp_path / "runs")
@@ -67,6 +65,14 @@ def test_the_window_pans_while_the_server_is_silent(
 
         qtbot.waitUntil(ticked, timeout=20_000)
 
+    return viewer, controller, ticks
+
+
+def test_the_window_pans_while_the_server_is_silent(
+    make_napari_viewer, qtbot, server, readers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+    viewer, controller, ticks = open_window(make_napari_viewer, qtbot, tmp_path)
     server.gate.clear()
     controller.image_loader.open(f"{server.url}/a.tif")
     ticks(lambda: server.waiting)
@@ -138,17 +144,7 @@ def test_missing_chunks_and_a_server_that_goes(make_napari_viewer, qtbot, tmp_pa
     }
     group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
     (tmp_path / "a.zarr/0/c/1/1/0").unlink()
-    viewer = make_napari_viewer(show=True)
-    auto_refresh(viewer)
-    controller = Controller(viewer, run_folder=tmp_path / "runs")
-
-    def ticks(condition):
-        def ticked():
-            controller.tick()
-            assert condition()
-
-        qtbot.waitUntil(ticked, timeout=20_000)
-
+    viewer, controller, ticks = open_window(make_napari_viewer, qtbot, tmp_path)
     tile_cache().clear()
     with RangeServer(tmp_path) as server:
         controller.image_loader.open(f"{server.url}/a.zarr")
