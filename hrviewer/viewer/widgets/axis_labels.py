@@ -10,12 +10,13 @@ from hrviewer.units import format_amount
 
 __all__ = ["format_axis_labels"]
 
-_original_update = Ticker.get_update
+_original_update: Any = getattr(Ticker, "get_update", None)  # private: versions may lack it
 
 
 def format_axis_labels() -> None:
     """Format the labels of vispy's axes, which have no setting for it, in the whole process."""
-    Ticker.get_update = _update_with_amounts
+    if _original_update is not None:
+        Ticker.get_update = _update_with_amounts
 
 
 def _update_with_amounts(ticker: Any) -> tuple[Any, ...]:
