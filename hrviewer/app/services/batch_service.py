@@ -6,7 +6,7 @@ The batch runs in processes of its own; here its rows arrive as images are finis
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,36 +14,18 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from hrviewer.app.services.background import Background, Task
-from hrviewer.app.services.slide_list import absolute
+from hrviewer.app.services.batch_results import BatchResults
 from hrviewer.app.settings import RunSettings
 from hrviewer.app.state import AppState
 from hrviewer.errors import ModelError, ParameterError
-from hrviewer.formatting import pluralize
-from hrviewer.units import format_duration
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from hrviewer.batch import Batch
 
 __all__ = ["BatchService", "batch_settings"]
 
 LANE = "batch"
 STOP_LANE = "batch-stop"
-
-
-@dataclass(frozen=True)
-class BatchResults:
-    """Rows of a batch, made on the thread that follows it: thousands take a while."""
-
-    folder: Path
-    table: pd.DataFrame
-    rows: dict[str, dict[str, Any]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        records: Any = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
-        rows = {absolute(str(row["image"])): row for row in records}
-        object.__setattr__(self, "rows", rows)
 
 
 class BatchService:
@@ -58,12 +40,8 @@ class BatchService:
 
     Attributes
     ----------
-    table : DataFrame or None
-        The batch's table, with a row for each image.
-    rows : dict of str to dict
-        The same by the image's absolute path.
-    folder : Path or None
-        The batch's folder.
+    results : BatchResults or None
+        Of the images so far.
     places : dict
         Where it runs: arguments of `hrviewer.batch` such as ``workers``.
     """
@@ -73,13 +51,16 @@ class BatchService:
 
     def __init__(self, state: AppState, background: Background) -> None:
         self._state, self._background = state, background
-        self.table: pd.DataFrame | None = None
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.folder: Path | None = None
+        self.results: BatchResults | None = None
         self.places: dict[str, Any] = {"low_priority": True}
         self._job: Batch | None = None
         self._following: Task[BatchResults] | None = None
         self._stopping = threading.Event()
+
+    @property
+    def rows(self) -> Mapping[str, dict[str, Any]]:
+        """A row for each image so far, by the image's absolute path."""
+        return {} if self.results is None else self.results.rows
 
     @property
     def is_running(self) -> bool:
@@ -120,8 +101,8 @@ class BatchService:
         """Write the results to one file: Parquet, CSV, or an HTML report."""
         from hrviewer.batch import write_batch_file
 
-        if self.table is not None:
-            table = self.table
+        if self.results is not None:
+            table = self.results.table
             self._background.submit(
                 "batch-export",
                 lambda task: write_batch_file(table, path),
@@ -131,14 +112,9 @@ class BatchService:
     @property
     def summary(self) -> str:
         """How far the batch is."""
-        if self.table is None:
+        if self.results is None:
             return "starting workers" if self.is_running else ""
-        counts = self.table["status"].value_counts()
-        done, total = int(counts.get("done", 0)), len(self.table)
-        seconds = format_duration(float(self.table["seconds"].sum()))
-        parts = [f"{done:,} of {total:,} {pluralize('image', total)} done"]
-        parts += [f"{counts[name]:,} {name}" for name in ("failed", "stopped") if name in counts]
-        return " · ".join([*parts, seconds, *(["stopping"] if self.is_stopping else [])])
+        return self.results.summary + (" · stopping" if self.is_stopping else "")
 
     def close(self) -> threading.Thread | None:
         """Stop; return the thread that does, which nothing has to wait for."""
@@ -151,7 +127,7 @@ class BatchService:
         return stopping
 
     def _follow(self, work: Any) -> None:
-        self.table, self.rows, self.folder = None, {}, None
+        self.results = None
         self._stopping = threading.Event()
         self._following = self._background.submit(
             LANE, work, self._end, failed=self._fail, progress=self._show
@@ -184,7 +160,7 @@ class BatchService:
         return BatchResults(folder, read_table(folder))
 
     def _show(self, results: BatchResults) -> None:
-        self.folder, self.table, self.rows = results.folder, results.table, results.rows
+        self.results = results
         self.changed.emit()
 
     def _end(self, results: BatchResults) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import (
@@ -126,7 +127,8 @@ class BatchForm(QWidget):
 
     def choose_export(self) -> None:
         """Let the user choose a file for all results."""
-        start = Path.cwd() if self.service.folder is None else self.service.folder
+        results = self.service.results
+        start = Path.cwd() if results is None else results.folder
         path, kind = QFileDialog.getSaveFileName(
             self, "Export the batch", str(start / "batch.parquet"), KINDS,
             options=QFileDialog.Option.DontConfirmOverwrite,
@@ -160,42 +162,29 @@ class BatchForm(QWidget):
         )
         self.workers.setEnabled(not service.is_running)
         self.open_button.setEnabled(not service.is_running)
-        table = service.table
-        self.results.setVisible(service.is_running or table is not None)
-        self.export_button.setEnabled(table is not None and not service.is_running)
+        results = service.results
+        self.results.setVisible(service.is_running or results is not None)
+        self.export_button.setEnabled(results is not None and not service.is_running)
         self.summary.setText("\n".join([service.summary, *self._totals()]))
-        self.progress.setRange(0, 0 if table is None else len(table))
-        if table is not None:
-            self.progress.setValue(int(table["status"].isin(("done", "failed")).sum()))
-            self._fill_quantities()
+        self.progress.setRange(0, 0 if results is None else len(results.table))
+        if results is not None:
+            self.progress.setValue(results.finished)
+            self._fill_quantities(results.quantities)
         self._draw()
 
     def _totals(self) -> list[str]:
         """Return a line for each folder, where counts add up."""
-        from hrviewer.batch import folder_totals
-
-        table = self.service.table
-        if table is None or "count" not in table:
+        results = self.service.results
+        if results is None:
             return []
-        lines = []
-        for folder in folder_totals(table).tail(MAX_FOLDERS).to_dict("records"):
-            if folder["done"]:
-                interval = ""
-                if folder["total_low"] < folder["total_high"]:
-                    ends = folder["total_low"], folder["total_high"]
-                    interval = f" ({format_range(ends, folder['total'])})"
-                part = "" if folder["done"] == folder["images"] else f"{folder['done']:,} of "
-                images = f"{part}{folder['images']:,} {pluralize('image', folder['images'])}"
-                lines.append(
-                    f"{folder_name(folder['folder'])}: {folder['total']:,.0f}{interval} in {images}"
-                )
-        return [*lines, RANGES] if table["ci95_low"].notna().any() else lines
+        lines = [
+            total_line(folder)
+            for folder in results.folders[-MAX_FOLDERS:]
+            if folder["total"] is not None
+        ]
+        return [*lines, RANGES] if lines and results.has_intervals else lines
 
-    def _fill_quantities(self) -> None:
-        from hrviewer.batch import quantities
-
-        assert self.service.table is not None
-        known = quantities(self.service.table)
+    def _fill_quantities(self, known: dict[str, str]) -> None:
         shown = {self.quantity.itemData(i): self.quantity.itemText(i)
                  for i in range(self.quantity.count())}  # fmt: skip
         if known != shown:
@@ -206,16 +195,24 @@ class BatchForm(QWidget):
             self.quantity.setCurrentIndex(max(self.quantity.findData(chosen), 0))
 
     def _draw(self, *_: object) -> None:
-        table, name = self.service.table, self.quantity.currentData()
-        if table is None or name not in table:
-            self.histogram.hide()
-            self.quantity.hide()
-            return
-        self.histogram.show()
-        self.quantity.show()
-        if self.isVisible():
-            done = table[table["status"] == "done"]
-            self.histogram.draw(done[name].dropna().tolist(), self.quantity.currentText())
+        results = self.service.results
+        values = {} if results is None else results.values
+        name = self.quantity.currentData()
+        self.histogram.setVisible(name in values)
+        self.quantity.setVisible(name in values)
+        if name in values and self.isVisible():
+            self.histogram.draw(values[name], self.quantity.currentText())
+
+
+def total_line(folder: dict[str, Any]) -> str:
+    """Return the total of a folder's counts with its interval and its images."""
+    interval = ""
+    ends = folder["total_low"], folder["total_high"]
+    if None not in ends and ends[0] < ends[1]:
+        interval = f" ({format_range(ends, folder['total'])})"
+    part = "" if folder["done"] == folder["images"] else f"{folder['done']:,} of "
+    images = f"{part}{folder['images']:,} {pluralize('image', folder['images'])}"
+    return f"{folder_name(folder['folder'])}: {folder['total']:,.0f}{interval} in {images}"
 
 
 def folder_name(folder: str) -> str:

@@ -11,8 +11,8 @@ from toys import toy_bundle, write_thin_model
 
 from app.headless import wait
 from hrviewer.app.services.batch_service import batch_settings
-from hrviewer.batch import worker
-from hrviewer.models import threads
+from hrviewer.batch import folder_totals, worker
+from hrviewer.models import threads as model_threads
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def slides(tmp_path):
 def service(app, client, tmp_path, monkeypatch):
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
     monkeypatch.setenv("HRVIEWER_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(threads, "_process_limit", None)
+    monkeypatch.setattr(model_threads, "_process_limit", None)
     write_thin_model(tmp_path / "model.onnx")
     app.state.set_model(tmp_path / "model.onnx")
     app.batch_service.places = {"client": client}
@@ -51,8 +51,14 @@ def by_name(service):
     return {path.rpartition("/")[2]: row for path, row in service.rows.items()}
 
 
-def test_listed_images_are_run_and_read_again(app, service, slides, tmp_path):
-    counts = []
+def test_listed_images_are_run_and_read_again(app, service, slides, tmp_path, monkeypatch):
+    counts, threads_of_sums = [], set()
+
+    def totals(table):
+        threads_of_sums.add(threading.current_thread())
+        return folder_totals(table)
+
+    monkeypatch.setattr("hrviewer.batch.folder_totals", totals)
     service.changed.connect(lambda: counts.append(len(service.rows)))
     service.start(slides)
     assert service.is_running
@@ -67,18 +73,20 @@ def test_listed_images_are_run_and_read_again(app, service, slides, tmp_path):
     assert rows["broken.png"]["estimate"] is None
     assert service.summary.startswith("2 of 3 images done · 1 failed")
     assert counts[0] == 0
+    assert threads_of_sums
+    assert threading.main_thread() not in threads_of_sums
     for suffix in ("parquet", "csv", "html"):
         service.export(tmp_path / f"batch.{suffix}")
     wait(app, lambda: (tmp_path / "batch.html").exists())
-    assert pd.read_parquet(tmp_path / "batch.parquet").equals(service.table)
+    assert pd.read_parquet(tmp_path / "batch.parquet").equals(service.results.table)
     report = (tmp_path / "batch.html").read_text()
     assert report.count("<img") >= 3  # the histogram, and each image
     assert "broken.png: " in report
-    folder, service.rows = service.folder, {}
+    folder, service.results = service.results.folder, None
     service.open(folder)
     wait(app, lambda: not service.is_running)
     assert by_name(service) == rows
-    assert service.folder == folder
+    assert service.results.folder == folder
     assert app.errors[-1] == ""
 
 
