@@ -56,8 +56,12 @@ class Warp:
 
     def limited(self, height: float, width: float) -> Warp:
         """Return the warp, shrunk as far as the source is smaller than it."""
-        rows = self.rows * min(1.0, height / self.rows[-1])
-        return Warp(rows, self.columns * min(1.0, width / self.columns[-1]))
+        rows, columns = (
+            # At most the length: the product may round above it.
+            np.minimum(bounds * min(1.0, length / bounds[-1]), length)
+            for bounds, length in ((self.rows, height), (self.columns, width))
+        )
+        return Warp(rows, columns)
 
 
 def random_warp(

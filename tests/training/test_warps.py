@@ -53,3 +53,13 @@ def test_objects_keep_their_mass_and_lie_where_they_are_shown():
 def test_a_warp_is_limited_to_its_source():
     warp = Warp(np.linspace(0, 300, 33), np.linspace(0, 90, 33)).limited(200, 100)
     assert (warp.rows[-1], warp.columns[-1]) == (200, 90)
+
+
+def test_a_limited_warp_is_never_longer_than_its_source():
+    """A product that rounds up must not ask for a row more than there are."""
+    rng = np.random.default_rng(3)
+    for _ in range(400):
+        length = int(rng.integers(40, 300))
+        warp = random_warp(rng, 40, (7.0, 8.0), bent=0.3).limited(length, length)
+        assert warp.sides == (min(warp.sides[0], length), min(warp.sides[1], length))
+        assert (np.diff(warp.rows) > 0).all()
