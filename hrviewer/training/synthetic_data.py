@@ -20,7 +20,7 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
 from hrviewer.training.density_task import CountedImage
 from hrviewer.training.task import Batch
-from hrviewer.training.warps import mass_between, random_warp, warp_pixels
+from hrviewer.training.warps import SCALES, mass_between, random_warp, warp_pixels
 
 __all__ = [
     "TEST",
@@ -67,8 +67,11 @@ class CropStream(Dataset[Batch]):
         Size of objects at the image's lower border over that at its upper border: uniform crops
         then get objects of every size equally often.
     downscaled : int
-        Crops per batch at a random scale from 1/1 to 1/8, anisotropic, some of them warped (see
-        `random_warp`), so that the network also works on downsampled and warped images.
+        Crops per batch at a random scale, anisotropic, some of them warped (see `random_warp`), so
+        that the network also works on downsampled and warped images.
+    scales : tuple of float
+        Range of their reductions, by default from 1 to 8. Where objects shrink to a pixel or two,
+        what is smooth at full resolution appears as a crowd, so that these should stay visible.
     density_exponent : float
         Objects are selected with a probability of this power of the number of objects around
         them: with 0 isolated objects are as frequent as crowds, with 1 every object is equally
@@ -88,6 +91,7 @@ class CropStream(Dataset[Batch]):
     size_gradient: float = 1.0
     density_exponent: float = 0.0
     downscaled: int = 0
+    scales: tuple[float, float] = SCALES
 
     def __len__(self) -> int:
         return self.steps
@@ -137,7 +141,7 @@ class CropStream(Dataset[Batch]):
         self, image: SyntheticImage, objects: NDArray[np.float64], rng: np.random.Generator
     ) -> tuple[Tensor, Tensor | None]:
         """Return a crop at a random scale and warp, from 0 to 1, and its density."""
-        warp = random_warp(rng, self.side).limited(self.size, self.size)
+        warp = random_warp(rng, self.side, self.scales).limited(self.size, self.size)
         # The coarsest overview that is fine enough everywhere, as the pyramid reads it.
         level = 1 << max(0, int(math.log2(warp.finest)))
         h, w = (-(-side // level) * level for side in warp.sides)

@@ -19,7 +19,7 @@ from torch import Tensor
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid.resample import area_weights
 
-__all__ = ["Warp", "mass_between", "random_warp", "warp_pixels"]
+__all__ = ["SCALES", "Warp", "mass_between", "random_warp", "warp_pixels"]
 
 SCALES = (1.0, 8.0)
 """Range of the reductions, per side; their logarithms are uniform."""

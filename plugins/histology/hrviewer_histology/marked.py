@@ -19,7 +19,7 @@ from hrviewer.training import density_map
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hrviewer_histology.stains import simulate_camera
+from hrviewer_histology.stains import restain, simulate_camera
 
 __all__ = ["AnnotatedField", "AnnotatedFields", "read_annotated_fields"]
 
@@ -110,7 +110,7 @@ class AnnotatedFields(Dataset[tuple[Tensor, Tensor]]):
             image, there = image.flip(axes), there.flip(axes)
             if rng.random() < 0.5:
                 image, there = image.transpose(1, 2), there.transpose(1, 2)
-            images.append(image)
+            images.append(restain(image, rng) if rng.random() < 0.5 else image)
             densities.append(there)
         return simulate_camera(torch.stack(images), rng), torch.stack(densities)
 

@@ -44,7 +44,7 @@ def negative_field(
     scale
         Reduction of what is drawn, as that of the fields beside it.
     """
-    kind = rng.choice(5, p=(0.45, 0.15, 0.15, 0.1, 0.15))
+    kind = rng.choice(5, p=(0.35, 0.1, 0.3, 0.15, 0.1))
     background = rng.uniform(0, 0.25) * _texture(rng, side, textures)[None] * _stain(rng, EOSIN)
     drawn = (_blood, _fat, _mucus, _ink, _glass)[kind](rng, side, textures, scale)
     density = (background if kind != 1 else 0) + drawn
@@ -131,7 +131,7 @@ def _mucus(rng: np.random.Generator, side: int, textures: Tensor, scale: float) 
     sheet = _texture(rng, side, textures) ** rng.uniform(1, 5)
     veil = gaussian_filter(_texture(rng, side, textures), rng.uniform(0, 6))
     folded = rng.random() < 0.4
-    level = rng.uniform(0.6, 1.6) if folded else rng.uniform(0.1, 0.7)
+    level = rng.uniform(0.6, 1.6) if folded else rng.uniform(0.1, 1.3)
     return np.asarray(level * (sheet + 0.5 * veil)[None] * _stain(rng, EOSIN if folded else MUCUS))
 
 

@@ -1,12 +1,13 @@
-"""Real tissue sections whose nuclei are all marked by points, of several sources.
+"""Real tissue sections of several sources; of some all nuclei are marked by points.
 
-``index.json`` of the folder lists the sources, their files and their labels, lines of
+``index.json`` of the folder lists the sources, their pixel sizes, files and labels, lines of
 ``row column class``.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +27,15 @@ from torch.utils.data import Dataset
 from hrviewer_histology.negatives import cover, negative_field
 from hrviewer_histology.stains import make_textures, restain, simulate_camera
 
-__all__ = ["Section", "SectionFields", "read_sections"]
+__all__ = ["COARSE", "Section", "SectionFields", "UnlabelledSections", "read_sections"]
 
+PIXEL_SIZE = 0.5
+"""Of sections as they are read, µm; those of larger pixels stay as they are."""
 NUCLEUS_SIDE = 18.0
 """Side of the box that stands for a nucleus, in pixels of 0.5 µm."""
 TEXTURES = 48
+COARSE = (1.0, 4.5)
+"""Range of the reductions of coarse fields: a nucleus is at least three pixels wide."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,23 +49,28 @@ class Section:
     rgb
         Pixels ``(h, w, 3)`` of about 0.5 µm, uint8.
     truth
-        All of its nuclei.
+        All of its nuclei, where they are marked; else none.
+    licence
+        Of its source.
     """
 
     name: str
     source: str
     rgb: NDArray[np.uint8]
     truth: GroundTruth
+    licence: str = ""
 
 
-def read_sections(folder: Path) -> list[Section]:
-    """Read the sections whose nuclei are marked.
+def read_sections(folder: Path, *, labelled: bool = True) -> list[Section]:
+    """Read the sections whose nuclei are marked, or all.
 
     Parameters
     ----------
     folder
         The folder that holds ``index.json``. Sections of The Cancer Genome Atlas are of the source
         that their barcode gives, as ``TCGA-A8``.
+    labelled
+        Whether those without marks are left out.
 
     Raises
     ------
@@ -72,22 +82,49 @@ def read_sections(folder: Path) -> list[Section]:
         raise GroundTruthError(f"{folder} has no index.json: give the folder of the sections")
     sources = json.loads(index.read_text(encoding="utf-8"))["sources"]
     listed = [
-        (name, entry)
+        (name, source, entry)
         for name, source in sources.items()
         for entry in source["files"]
-        if entry.get("label")
+        if entry.get("label") or not labelled
     ]
     return sorted((_read(folder, *each) for each in listed), key=lambda section: section.name)
 
 
-def _read(folder: Path, source: str, entry: dict[str, str]) -> Section:
-    rgb = np.asarray(Image.open(folder / entry["file"]).convert("RGB"))
-    rows = np.loadtxt(folder / entry["label"], ndmin=2).reshape(-1, 3)
+def _read(folder: Path, name: str, source: dict[str, str], entry: dict[str, str]) -> Section:
+    image = Image.open(folder / entry["file"]).convert("RGB")
+    stated = re.search(r"0\.\d+", source.get("um_per_px", ""))
+    finer = PIXEL_SIZE / float(stated[0]) if stated else 1.0
+    label = entry.get("label", "")
+    if not label and finer > 1:
+        image = image.resize([round(n / finer) for n in image.size], Image.Resampling.BOX)
+    rows = np.loadtxt(folder / label, ndmin=2).reshape(-1, 3) if label else np.empty((0, 3))
     points = rows[:, :2] + 0.5
     boxes = np.hstack([points - NUCLEUS_SIDE / 2, np.full_like(points, NUCLEUS_SIDE)])
     site = re.search(r"TCGA-\w\w", entry["file"])
-    truth = GroundTruth(points, ("nucleus",), boxes=boxes, source=entry["label"])
-    return Section(entry["file"], site[0] if site else source, rgb, truth)
+    truth = GroundTruth(points, ("nucleus",), boxes=boxes, source=label)
+    return Section(
+        entry["file"],
+        site[0] if site else name,
+        np.asarray(image),
+        truth,
+        source.get("licence", ""),
+    )
+
+
+class UnlabelledSections(Dataset[tuple[Tensor]]):
+    """Batches of unlabelled fields of sections: ``(n, 3, side, side)``, see `SectionFields`."""
+
+    def __init__(
+        self, sections: Sequence[Section], steps: int, seed: int = 0, *, batch: int, side: int
+    ) -> None:
+        self.fields = SectionFields(sections, steps, seed, batch=batch, negatives=0, side=side)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, step: int) -> tuple[Tensor]:
+        """Return the pictures of the fields of this step."""
+        return (self.fields[step][0],)
 
 
 class SectionFields(Dataset[tuple[Tensor, Tensor]]):
@@ -144,10 +181,10 @@ class SectionFields(Dataset[tuple[Tensor, Tensor]]):
 
     def _field(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, float]:
         """Return a field at a random scale, its density and the scale: of one section, or more."""
-        scales = (0.7, 1.4) if rng.random() < 0.5 else (1.0, 6.0)
+        scales = (0.7, 1.4) if rng.random() < 0.6 else COARSE
         warp = random_warp(rng, self.side, scales)
-        whole = min(min(section.rgb.shape[:2]) for section in self.sections)
-        across = -(-max(warp.sides) // whole)
+        whole = np.median([min(section.rgb.shape[:2]) for section in self.sections])
+        across = math.ceil(max(warp.sides) / whole)
         cut = np.linspace(0, self.side // 4, across + 1).round().astype(int) * 4
         tiles = [
             [self._cut(rng, warp, top, bottom, left, right) for left, right in pairwise(cut)]

@@ -41,7 +41,13 @@ from torch.utils.data import Dataset
 
 from hrviewer_histology.marked import AnnotatedField, AnnotatedFields, read_annotated_fields
 from hrviewer_histology.photos import Photo, read_photos, shrink
-from hrviewer_histology.sections import Section, SectionFields, read_sections
+from hrviewer_histology.sections import (
+    COARSE,
+    Section,
+    SectionFields,
+    UnlabelledSections,
+    read_sections,
+)
 from hrviewer_histology.stains import PhotoFields, UnlabelledPhotos
 
 __all__ = ["INPUT", "SCALES", "TASKS", "count_samples"]
@@ -89,7 +95,7 @@ def main(
     marked
         Further fields, of an annotated slide.
     sections
-        Further fields, of sections, and three without nuclei.
+        Further fields, of sections, and four without nuclei.
     left_out
         Source that is tested on instead of being learned: one of `SOURCES`.
     """
@@ -123,7 +129,11 @@ def main(
         if left_out != "photos":
             streams.append(PhotoFields(photos, steps, seed, batch=12 - tissue, side=side))
         if tissue:
-            at_scales = {"batches_per_image": 64, "downscaled": tissue // 2} if sections else {}
+            at_scales = (
+                {"batches_per_image": 64, "downscaled": tissue // 2, "scales": COARSE}
+                if sections
+                else {}
+            )
             streams.append(
                 CropStream("tissue", steps, seed, side=side, batch=tissue, stride=4, **at_scales)
             )
@@ -131,7 +141,7 @@ def main(
             streams.append(AnnotatedFields(fields, steps, seed, side=side, batch=marked))
         if learned:
             streams.append(
-                SectionFields(learned, steps, seed, side=side, batch=sections, negatives=3)
+                SectionFields(learned, steps, seed, side=side, batch=sections, negatives=4)
             )
         return ZippedStreams(*streams)
 
@@ -145,64 +155,60 @@ def main(
         | {"tissue": [counted_image("tissue", TEST_SIDE, seed) for seed in VALIDATION[:4]]},
         test=test,
         windows=COARSE_WINDOWS if marked else WINDOWS,
-        steps=3600,
-        learning_rate=6e-3 if marked and not sections else 3e-3,
+        steps=2000 if sections else 3600,
+        learning_rate=2e-3 if sections else 6e-3 if marked else 3e-3,
     )
 
 
 def scout(data: Path | None, bundle: Path) -> DistilledScout:
     """Distil ``main``'s counts at an eighth of the size."""
-    return _distillation_task(
-        "scout", data, bundle, side=512, photos_per_batch=1, crops_per_batch=3
-    )
+    return _distillation_task("scout", data, bundle, side=512, photos=1, crops=2, sections=2)
 
 
 def topk_scout(data: Path | None, bundle: Path) -> DistilledScout:
     """Distil the same, with the highest uncertainty where ``main`` would correct most."""
     return _distillation_task(
-        "scout", data, bundle, side=512, photos_per_batch=1, crops_per_batch=3, task=TopKScout
+        "scout", data, bundle, side=512, photos=1, crops=2, sections=2, task=TopKScout
     )
 
 
 def scanner(data: Path | None, bundle: Path) -> DistilledScout:
     """Distil ``main``'s counts from every pixel, at a tenth of the FLOPs."""
-    return _distillation_task(
-        "scanner", data, bundle, side=256, photos_per_batch=2, crops_per_batch=6
-    )
+    return _distillation_task("scanner", data, bundle, side=256, photos=2, crops=4, sections=3)
 
 
 def encoder(data: Path | None, bundle: Path) -> DistilledScout:
     """Train embeddings of ``main``'s counts and of the appearance."""
     return _distillation_task(
-        "encoder", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=EncoderTask
+        "encoder", data, bundle, side=256, photos=2, crops=4, sections=3, task=EncoderTask
     )
 
 
 def unsupervised_encoder(data: Path | None, bundle: Path) -> DistilledScout:
     """Train embeddings of the appearance alone, without counts."""
     return _distillation_task(
-        "encoder", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=DenoisingTask
+        "encoder", data, bundle, side=256, photos=2, crops=4, sections=3, task=DenoisingTask
     )
 
 
 def head(data: Path | None, bundle: Path) -> DistilledScout:
     """Predict ``main``'s counts from embeddings."""
     return _distillation_task(
-        "head", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=HeadTask
+        "head", data, bundle, side=256, photos=2, crops=4, sections=3, task=HeadTask
     )
 
 
 def resizer(data: Path | None, bundle: Path) -> DistilledScout:
     """Make pictures smaller so that ``main`` still counts in them."""
     return _distillation_task(
-        "resizer", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=ResizerTask
+        "resizer", data, bundle, side=256, photos=2, crops=4, sections=3, task=ResizerTask
     )
 
 
 def policy(data: Path | None, bundle: Path) -> DistilledScout:
     """Select by reward the tiles for ``main``, given the scout's predictions."""
     return _distillation_task(
-        "policy", data, bundle, side=512, photos_per_batch=1, crops_per_batch=3, task=PolicyTask
+        "policy", data, bundle, side=512, photos=1, crops=2, sections=2, task=PolicyTask
     )
 
 
@@ -213,8 +219,9 @@ def transformer(data: Path | None, bundle: Path) -> DistilledScout:
         data,
         bundle,
         side=512,
-        photos_per_batch=1,
-        crops_per_batch=3,
+        photos=1,
+        crops=2,
+        sections=2,
         rings=3,
         task=TransformerTask,
     )
@@ -226,25 +233,35 @@ def _distillation_task(
     bundle: Path,
     *,
     side: int,
-    photos_per_batch: int,
-    crops_per_batch: int,
+    photos: int,
+    crops: int,
+    sections: int,
     rings: int = 0,
     task: type[DistilledScout] = DistilledScout,
 ) -> DistilledScout:
-    photos = _read_split(data, "train")
+    """Return the task of a role; fields of a batch are of photos, synthetic slides and sections.
+
+    Without a folder of sections beside that of the photos their part is of photos, too.
+    """
+    learned = _read_split(data, "train")
+    folder = data.parent / "tissue" if data else Path()
+    real = read_sections(folder, labelled=False) if (folder / "index.json").is_file() else []
 
     def pictures(steps: int, seed: int) -> ZippedStreams:
-        alone: Dataset[Batch] = UnlabelledPhotos(
-            photos, steps, seed, batch=photos_per_batch, side=side
-        )
+        more = 0 if real else sections
+        streams: list[Dataset[Batch]] = [
+            UnlabelledPhotos(learned, steps, seed, batch=photos + more, side=side)
+        ]
+        if real:
+            streams.append(UnlabelledSections(real, steps, seed, batch=sections, side=side))
         return ZippedStreams(
-            WithoutContext(alone, rings) if rings else alone,
-            CropStream("tissue", steps, seed, side=side, batch=crops_per_batch, rings=rings),
+            *(WithoutContext(each, rings) if rings else each for each in streams),
+            CropStream("tissue", steps, seed, side=side, batch=crops, rings=rings),
         )
 
     return task.from_bundle(
         bundle,
-        _photo_and_synthetic_provenance(photos),
+        _photo_and_synthetic_provenance(learned) | _unlabelled_provenance(real),
         pictures,
         role=role,
         validation=[full_image("tissue", DISTILLATION_SIDE, seed) for seed in VALIDATION[:4]],
@@ -252,7 +269,7 @@ def _distillation_task(
     )
 
 
-sections_main = partial(main, tissue=4, marked=3, sections=6)
+sections_main = partial(main, tissue=4, marked=4, sections=6)
 
 TASKS = TaskSet(
     "Nuclei in histology",
@@ -324,3 +341,10 @@ def _section_provenance(sections: list[Section], left_out: str) -> dict[str, Any
     sites = ", ".join(sorted({section.source for section in sections}))
     learned = f"BRCA-M2C, BSD-3-Clause: {len(sections)} sections of {sites}, {count} nuclei"
     return {"sections": learned} | ({"left out": left_out} if left_out else {})
+
+
+def _unlabelled_provenance(sections: list[Section]) -> dict[str, Any]:
+    if not sections:
+        return {}
+    licences = ", ".join(sorted({f"{each.source} ({each.licence})" for each in sections}))
+    return {"sections": f"{len(sections)}, without labels: {licences}"}

@@ -11,7 +11,7 @@ from hrviewer.errors import GroundTruthError
 from PIL import Image
 
 from hrviewer_histology.negatives import cover, negative_field
-from hrviewer_histology.sections import SectionFields, read_sections
+from hrviewer_histology.sections import SectionFields, UnlabelledSections, read_sections
 from hrviewer_histology.stains import make_textures, restain
 from hrviewer_histology.training_tasks import counted_section
 
@@ -30,7 +30,8 @@ def folder(tmp_path):
             np.savetxt(tmp_path / f"{name}.txt", points, "%d")
             entry["label"] = f"{name}.txt"
         files.append(entry)
-    index = {"sources": {"somewhere": {"files": files}}}
+    source = {"files": files, "um_per_px": "about 0.25", "licence": "CC0"}
+    index = {"sources": {"somewhere": source}}
     (tmp_path / "index.json").write_text(json.dumps(index), encoding="utf-8")
     return tmp_path
 
@@ -43,6 +44,17 @@ def test_marked_sections_are_read_by_source(folder):
     assert counted.image.shape == (3, 112, 96)
     inside = (sections[0].truth.points < (112, 96)).all(axis=1).sum()
     assert counted.count == inside < 50
+
+
+def test_sections_without_marks_are_read_at_half_a_micrometre(folder):
+    sections = read_sections(folder, labelled=False)
+    assert [each.source for each in sections] == ["somewhere", "TCGA-A7", "TCGA-AC"]
+    assert len(sections[0].truth) == 0
+    assert sections[0].rgb.shape == (60, 50, 3)
+    assert {each.licence for each in sections} == {"CC0"}
+    (images,) = UnlabelledSections(sections, 2, 0, batch=2, side=64)[1]
+    assert images.shape == (2, 3, 64, 64)
+    assert torch.isfinite(images).all()
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path):
