@@ -134,6 +134,7 @@ class Controller(Application):
     def tick(self) -> None:
         """Take in the results of other threads, and display them."""
         super().tick()
+        self.tracker.tick()
         self.results.tick()
         self.ground_truth.tick()
         self.regions.tick()

@@ -1,7 +1,8 @@
 """Images of the layer list as the application's images.
 
 `ImageTracker` opens an `ImageSession` for every image layer that is no overlay, makes the active
-one current and closes it when the layer is removed. Image layers are recognised by what they are,
+one current and shows it, and closes it when the layer is removed. Where the user shows another one
+in its place, that one becomes current. Image layers are recognised by what they are,
 never by name, and are compared with ``==``, for plugins are handed proxies of them.
 """
 
@@ -29,6 +30,7 @@ from hrviewer.viewer.image.geometry import (
 from hrviewer.viewer.image.image_layer import image_layers_data, is_channel_of
 from hrviewer.viewer.image.view_fit import fit_layer
 from hrviewer.viewer.layers.cursor_position import show_position
+from hrviewer.viewer.layers.image_visibility import ImageVisibility
 from hrviewer.viewer.layers.layer_list import remove_layers
 from hrviewer.viewer.layers.roi import region_layer
 
@@ -124,6 +126,7 @@ class ImageTracker:
     def __init__(self, viewer: ViewerModel, state: AppState) -> None:
         self._viewer, self._state = viewer, state
         self._has_scale_bar = False
+        self._visibility = ImageVisibility(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
             (layers.selection.events.active, self._on_active),
@@ -142,6 +145,17 @@ class ImageTracker:
         if layer is None:
             return None
         return next((s for s in self._state.images if layer_of(s) == layer), None)
+
+    def tick(self) -> None:
+        """Make the image current that the user shows in the place of the current one."""
+        current = layer_of(self._state.image)
+        if current is None or current not in self._viewer.layers:
+            return
+        shown = self._visibility.shown(current, self._images())
+        if shown != current:
+            if self.session_of(self._viewer.layers.selection.active) is not None:
+                self._viewer.layers.selection.active = shown
+            self._select(self.session_of(shown))
 
     def close(self) -> None:
         """Follow the layer list no more."""
@@ -164,12 +178,25 @@ class ImageTracker:
         """Make the topmost image current where there is none."""
         if self._state.image is None:
             found = filter(None, map(self.session_of, reversed(self._viewer.layers)))
-            self._state.select_image(next(found, None))
+            self._select(next(found, None))
+
+    def _select(self, session: ImageSession | None) -> None:
+        """Make an image current, and show it."""
+        if session is self._state.image:
+            return
+        self._state.select_image(session)
+        layer = layer_of(session)
+        if layer is not None:
+            self._visibility.show(layer, self._images())
+
+    def _images(self) -> list[Image]:
+        """Return the layers that stand for images, the lowest first."""
+        return [layer for layer in self._viewer.layers if self.session_of(layer) is not None]
 
     def _on_active(self, event: Any = None) -> None:
         session = self.session_of(self._viewer.layers.selection.active)
         if session is not None:
-            self._state.select_image(session)
+            self._select(session)
 
     def _on_inserted(self, event: Any) -> None:
         self._open(event.value)
@@ -178,6 +205,7 @@ class ImageTracker:
     def _on_removed(self, event: Any) -> None:
         session = self.session_of(event.value)
         if session is not None:
+            self._visibility.forget(event.value)
             self._remove_channels(event.value)
             self._state.close_image(session)
             self._select_any()
