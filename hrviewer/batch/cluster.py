@@ -73,6 +73,7 @@ def connect(
     cluster: str | Path | None = None,
     client: Client | None = None,
     low_priority: bool = False,
+    shared: bool = False,
 ) -> Iterator[Workers]:
     """Start workers, or connect to those that there are.
 
@@ -81,7 +82,7 @@ def connect(
     workers : int, optional
         Processes on this machine: one per device, or one per four cores by default.
     cores : int, optional
-        Cores of each worker; an equal share by default.
+        Cores of each image; an equal share by default.
     devices : sequence of str
         ``cuda:0``, ``cuda:1``, …: a local worker for each.
     scheduler : str, optional
@@ -93,6 +94,10 @@ def connect(
         A connection that is open already; it stays open.
     low_priority : bool
         Whether local workers give way to other programs (Linux).
+    shared : bool
+        Whether the workers infer the inputs of one image. Then `cores` are those of one input, by
+        default as in a run without workers, and a local worker has as many inputs at once as
+        its share of this machine allows: the number of workers changes no bits.
 
     Raises
     ------
@@ -118,9 +123,11 @@ def connect(
         if workers is not None and workers < 1:
             raise ParameterError(f"a batch needs 1 worker or more, not {workers}")
         used = tuple(devices) or default_devices()
+        per_stream = max(1, available_cores() // recommended_streams())
         count = workers or len(used) or max(1, available_cores() // recommended_streams())
-        share = cores or max(1, available_cores() // count)
-        with local_client(count) as client:
+        share = cores or (per_stream if shared else max(1, available_cores() // count))
+        at_once = max(1, available_cores() // (count * share)) if shared else 1
+        with local_client(count, at_once) as client:
             yield Workers(client, share, devices=used, low_priority=low_priority)
 
 
@@ -133,8 +140,16 @@ def default_devices() -> tuple[str, ...]:
 
 
 @contextmanager
-def local_client(workers: int) -> Iterator[Client]:
-    """Start workers on this machine, each a process; they end with this one."""
+def local_client(workers: int, at_once: int = 1) -> Iterator[Client]:
+    """Start workers on this machine, each a process; they end with this one.
+
+    Parameters
+    ----------
+    workers : int
+        Number of workers.
+    at_once : int
+        Images or inputs that each has at a time.
+    """
     import dask
     from distributed import Client, LocalCluster
 
@@ -147,7 +162,7 @@ def local_client(workers: int) -> Iterator[Client]:
         dask.config.set(settings),
         LocalCluster(
             n_workers=workers,
-            threads_per_worker=1,
+            threads_per_worker=at_once,
             processes=True,
             host="127.0.0.1",
             dashboard_address=LOOPBACK,  # dask serves its state by HTTP in any case

@@ -1,8 +1,8 @@
 """Inference of one run on many workers: its plan, reading and results stay in this process.
 
 Every strategy runs as on one machine, and only its networks' inputs are sent to the workers. An
-input is computed alone, on as many threads as here, so the bits do not depend on the number of
-workers.
+input is computed alone, on a number of threads that does not follow from the number of workers, so
+neither do the bits (with the same back end).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from hrviewer.models.threads import (
 
 __all__ = ["InferencePool", "inference_pool"]
 
-INPUTS_PER_WORKER = 2
-"""Inputs on their way to a worker, so that it does not wait for the next."""
+INPUTS_PER_PLACE = 2
+"""Inputs on their way to each place at a worker, so that it does not wait for the next."""
 
 ATTEMPTS = 3
 """Attempts at an input whose worker ended."""
@@ -68,7 +68,7 @@ def inference_pool(
     >>> with inference_pool("nuclei", workers=2) as pool:  # doctest: +SKIP
     ...     run = hrviewer.run("slide.svs", "nuclei", "zoom", scheduler=pool)
     """
-    with connect(**places) as workers:
+    with connect(**places, shared=True) as workers:
         before = core_limit()
         pool = InferencePool(workers, str(model), trust)
         try:
@@ -104,15 +104,16 @@ class InferencePool(DeviceScheduler):
             )
         self._engine, self._model, self._trust = engine, model, trust
         self._elsewhere = workers.elsewhere
-        self._count = max(1, len(client.scheduler_info(-1)["workers"]))
+        infos = client.scheduler_info(-1)["workers"].values()
+        self._at_once = max(1, sum(info["nthreads"] for info in infos))
         limit_cores(engine.cores)
         super().__init__(streams=1)
-        self._start_threads(INPUTS_PER_WORKER * self._count)
+        self._start_threads(INPUTS_PER_PLACE * self._at_once)
 
     @property
     def in_flight(self) -> int:
         """Number of inputs that may run at once."""
-        return INPUTS_PER_WORKER * self._count
+        return INPUTS_PER_PLACE * self._at_once
 
     def _needs_first_thread(self, job: object) -> bool:
         return False  # a large input has a worker's memory for itself

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager
 
 import pytest
 
 from hrviewer.batch.cluster import check_place, connect, read_cluster_file
 from hrviewer.errors import HrviewerError, ParameterError
+from hrviewer.models import threads
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,20 @@ def test_files_that_are_refused(tmp_path, text, message):
     with pytest.raises(HrviewerError, match=message) as raised, connect(cluster=path):
         pass
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("workers", "at_once"), [(1, 4), (2, 2), (4, 1), (9, 1)])
+def test_the_number_of_workers_changes_no_input_s_threads(monkeypatch, workers, at_once):
+    """Else the last bits of a convolution would depend on it."""
+    started = []
+
+    @contextmanager
+    def local_client(*arguments):
+        started.append(arguments)
+        yield None
+
+    monkeypatch.setattr("hrviewer.batch.cluster.local_client", local_client)
+    monkeypatch.setattr(threads, "_process_limit", 8)  # four inputs at once, of two cores each
+    with connect(workers=workers, shared=True) as found:
+        assert found.cores == 2
+    assert started == [(workers, at_once)]
