@@ -105,7 +105,7 @@ class InferencePool(DeviceScheduler):
         self._engine, self._model, self._trust = engine, model, trust
         self._elsewhere = workers.elsewhere
         infos = client.scheduler_info(-1)["workers"].values()
-        self._at_once = max(1, sum(info["nthreads"] for info in infos))
+        self._at_once = max(1, sum(int(info["nthreads"]) for info in infos))
         limit_cores(engine.cores)
         super().__init__(streams=1)
         self._start_threads(INPUTS_PER_PLACE * self._at_once)

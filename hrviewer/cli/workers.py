@@ -14,7 +14,7 @@ WorkersOption = Annotated[
     typer.Option(min=1, help="Processes here; one per GPU, or per four cores, by default."),
 ]
 CoresOption = Annotated[
-    int | None, typer.Option(min=1, help="Cores of each worker; an equal share by default.")
+    int | None, typer.Option(min=1, help="Cores of each image or input; an equal share by default.")
 ]
 DevicesOption = Annotated[
     str | None, typer.Option(metavar="cuda:0,cuda:1", help="A worker here for each device.")
