@@ -49,6 +49,9 @@ def cut_texts(root: QWidget) -> list[str]:
             needed = needed_width(widget)
             if widget.width() < needed - EDGE:
                 found.append(f"{name} is {widget.width()} px wide and needs {needed}")
+            line = widget.fontMetrics().height()
+            if isinstance(widget, QLabel) and widget.height() < line - EDGE:
+                found.append(f"{name} is {widget.height()} px high and a line needs {line}")
     return found
 
 

@@ -22,6 +22,7 @@ from hrviewer.extensions import load_extension
 from hrviewer.strategies.protocol import Plan, PlanContext
 
 __all__ = [
+    "ChoiceTitles",
     "Params",
     "SpecialValueText",
     "Strategy",
@@ -40,6 +41,9 @@ VisibleIf = Mapping[str, tuple[str, tuple[str, ...]]]
 SpecialValueText = Mapping[str, str]
 """Type of `Params.special_value_text`."""
 
+ChoiceTitles = Mapping[str, Mapping[str, str]]
+"""Type of `Params.choice_titles`."""
+
 
 class Params(BaseModel):
     """A strategy's parameters: the source of the form, the command's options and the provenance.
@@ -53,11 +57,14 @@ class Params(BaseModel):
     special_value_text : mapping
         Texts for a parameter's minimum (or empty value) where it stands for "automatic" or
         similar instead of an amount.
+    choice_titles : mapping
+        Titles of a parameter's choices in a form, where the choice itself is no plain word.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     visible_if: ClassVar[VisibleIf] = {}
     special_value_text: ClassVar[SpecialValueText] = {}
+    choice_titles: ClassVar[ChoiceTitles] = {}
 
     @field_validator("*", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 import xarray
 
 from hrviewer.app.application import Application
@@ -35,7 +36,7 @@ MODELS = {
 
 def image(pixel_size=None, channels=3):
     if channels == 3:
-        return open_pyramid(np.zeros((64, 64, 3), np.uint8), pixel_size=pixel_size)
+        return open_pyramid(np.full((64, 64, 3), 128, np.uint8), pixel_size=pixel_size)
     bands = xarray.DataArray(np.zeros((channels, 64, 64), np.uint8), dims=("c", "y", "x"))
     return open_pyramid(bands, pixel_size=pixel_size)
 
@@ -54,6 +55,24 @@ def image(pixel_size=None, channels=3):
 )
 def test_pixel_size_and_channels_select_the_model(pixel_size, channels, proposed):
     assert best_model(MODELS, image(pixel_size, channels)) == proposed
+
+
+def test_what_is_no_photograph_is_proposed_no_model_of_photographs(tmp_path):
+    section = np.full((64, 64, 3), 240, np.uint8)
+    section[:40] = 200, 120, 180  # glass, and eosin
+    assert best_model(MODELS, open_pyramid(section)) is None
+    assert best_model(MODELS, open_pyramid(section, pixel_size=0.5)) == "nuclei"
+    green = np.zeros((64, 64, 3), np.uint8)
+    green[::8, ::8] = 0, 200, 0  # fluorescence
+    assert best_model(MODELS, open_pyramid(green, pixel_size=0.5)) is None
+    path = tmp_path / "slide.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(np.full((64, 64, 3), 90, np.uint8), photometric="rgb", metadata={"Name": "s"})
+        writer.write(
+            np.full((32, 32, 3), 90, np.uint8), photometric="rgb", metadata={"Name": "macro"}
+        )
+    for series in (0, 1):
+        assert best_model(MODELS, open_pyramid(path, series=series)) is None
 
 
 def test_no_model_of_colours_is_proposed_for_three_stains():

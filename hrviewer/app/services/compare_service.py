@@ -121,6 +121,11 @@ class CompareService:
         return any(task is not None and task.is_pending for task in (self._listing, self._loading))
 
     @property
+    def is_listing(self) -> bool:
+        """Whether the runs of the current image are being listed."""
+        return self._listing is not None and self._listing.is_pending
+
+    @property
     def entries(self) -> list[RunEntry]:
         """Runs of the current image, the earliest first."""
         return [] if self._state.image is None else self._state.image.runs

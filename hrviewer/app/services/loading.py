@@ -8,7 +8,7 @@ once, while it is displayed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.services.run_service import list_notes, report_run
 from hrviewer.app.state import AppState
-from hrviewer.errors import HrviewerError, ImageReadError, RunError
+from hrviewer.errors import HrviewerError, ImageReadError, RunError, format_error
 from hrviewer.pyramid import Pyramid, open_pyramid, reopen_pyramid
 from hrviewer.runs import Run
 
@@ -173,8 +173,16 @@ class RunLoader:
         """Whether a run is being read."""
         return self._task is not None and self._task.is_pending
 
-    def open(self, path: str | Path) -> None:
-        """Begin to read a run's folder; its overlays come with a later tick."""
+    def open(self, path: str | Path, *, otherwise: Callable[[], None] | None = None) -> None:
+        """Begin to read a run's folder; its overlays come with a later tick.
+
+        Parameters
+        ----------
+        path : str or Path
+            The run.
+        otherwise : callable, optional
+            Called if the run cannot be read, which is then a notification.
+        """
         state = self._state
         with state.reporting_errors():
             if state.run_state != "idle":
@@ -183,7 +191,10 @@ class RunLoader:
             state.progress_changed.emit(Status(0.0, f"opening {Path(path).name}", busy=True))
             known = {session.source.image_key for session in state.images}
             self._task = self._background.submit(
-                "read", partial(self._read, Path(path), known), self._show, failed=self._fail
+                "read",
+                partial(self._read, Path(path), known),
+                self._show,
+                failed=partial(self._fail, otherwise),
             )
 
     def cancel(self) -> None:
@@ -211,9 +222,13 @@ class RunLoader:
         self._state.show_results(session, loaded.maps, loaded.run)
         report_run(self._state, session, loaded.run, notes)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, otherwise: Callable[[], None] | None, error: Exception) -> None:
         self._task = None
         self._state.progress_changed.emit(IDLE)
+        if otherwise is not None:
+            self._state.error_notified.emit(format_error(error))
+            otherwise()
+            return
         with self._state.reporting_errors():
             raise error
 

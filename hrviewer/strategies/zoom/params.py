@@ -6,7 +6,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hrviewer.strategies.base import Params, SpecialValueText, VisibleIf, halo_field, tile_field
+from hrviewer.strategies.base import (
+    ChoiceTitles,
+    Params,
+    SpecialValueText,
+    VisibleIf,
+    halo_field,
+    tile_field,
+)
 from hrviewer.strategies.estimation.aggregation import Aggregation, aggregation_field
 from hrviewer.strategies.estimation.foreground import Skip, skip_field
 
@@ -35,6 +42,15 @@ class ZoomParams(Params):
         "strata": "automatic",
         "width": "spend the budget",
     }
+    choice_titles: ClassVar[ChoiceTitles] = {
+        "method": {
+            "topk": "highest predictions",
+            "threshold": "above a threshold",
+            "sampling": "random cells",
+            "policy": "policy network",
+            "quadtree": "quadtree search",
+        }
+    }
     method: Literal["topk", "threshold", "sampling", "policy", "quadtree"] = Field(
         "topk",
         title="Method",
@@ -58,7 +74,7 @@ class ZoomParams(Params):
         0,
         ge=0,
         le=1_000_000,
-        title="Top",
+        title="Number of cells",
         description="For topk, number of cells; 0 takes as many as the budget pays for",
     )
     threshold: float = Field(

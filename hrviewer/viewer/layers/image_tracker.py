@@ -135,6 +135,7 @@ class ImageTracker:
         ]
         for emitter, callback in self._connections:
             emitter.connect(callback)
+        state.image_changed.connect(self._show_current)
         for layer in layers:
             self._open(layer)
         self._on_active()
@@ -153,15 +154,14 @@ class ImageTracker:
             return
         shown = self._visibility.shown(current, self._images())
         if shown != current:
-            if self.session_of(self._viewer.layers.selection.active) is not None:
-                self._viewer.layers.selection.active = shown
-            self._select(self.session_of(shown))
+            self._state.select_image(self.session_of(shown))
 
     def close(self) -> None:
         """Follow the layer list no more."""
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
+        self._state.image_changed.disconnect(self._show_current, missing_ok=True)
 
     def _open(self, layer: Layer) -> None:
         if is_image_layer(layer) and self.session_of(layer) is None:
@@ -178,16 +178,15 @@ class ImageTracker:
         """Make the topmost image current where there is none."""
         if self._state.image is None:
             found = filter(None, map(self.session_of, reversed(self._viewer.layers)))
-            self._select(next(found, None))
+            self._state.select_image(next(found, None))
 
-    def _select(self, session: ImageSession | None) -> None:
-        """Make an image current, and show it."""
-        if session is self._state.image:
-            return
-        self._state.select_image(session)
-        layer = layer_of(session)
-        if layer is not None:
+    def _show_current(self) -> None:
+        """Show the image that became current."""
+        layer, selection = layer_of(self._state.image), self._viewer.layers.selection
+        if layer is not None and layer in self._viewer.layers:
             self._visibility.show(layer, self._images())
+            if self.session_of(selection.active) is not None:
+                selection.active = layer
 
     def _images(self) -> list[Image]:
         """Return the layers that stand for images, the lowest first."""
@@ -196,7 +195,7 @@ class ImageTracker:
     def _on_active(self, event: Any = None) -> None:
         session = self.session_of(self._viewer.layers.selection.active)
         if session is not None:
-            self._select(session)
+            self._state.select_image(session)
 
     def _on_inserted(self, event: Any) -> None:
         self._open(event.value)

@@ -27,7 +27,7 @@ from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers, set_layer_visible
 from hrviewer.viewer.layers.object_layers import ObjectLayers
 from hrviewer.viewer.layers.patch_outlines import PatchOutlines
-from hrviewer.viewer.layers.styles import OVERLAY_STYLES, map_colormap
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES, fit_colour_bars, map_colormap
 from hrviewer.viewer.layers.warp_grid import WarpGrid
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ class Overlays:
         viewport : Viewport
             Visible part of the image.
         """
+        fit_colour_bars(self.viewer, self.layers.values())
         for name, drawn in self.maps.rasters.items():
             level = drawn.level_for(MIN_CELL_PX * viewport.coarsest)
             if level != self._levels[name]:

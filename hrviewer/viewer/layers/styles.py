@@ -15,12 +15,25 @@ from hrviewer.io.figures.map_styles import MAP_STYLES, MapStyle
 from hrviewer.io.geojson import class_colors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari.components import ViewerModel
+    from napari.layers import Image
     from napari.utils import Colormap
 
-__all__ = ["OUTLINE_COLOUR", "OVERLAY_STYLES", "OverlayStyle", "map_colormap"]
+__all__ = [
+    "OUTLINE_COLOUR",
+    "OVERLAY_STYLES",
+    "OverlayStyle",
+    "fit_colour_bars",
+    "map_colormap",
+]
 
 OUTLINE_COLOUR = (0.0, 0.7, 1.0, 0.8)
 """Colour of outlines: a blue that stands out from stained tissue."""
+
+BAR_SHARE, BAR_HEIGHTS = 0.11, (60, 150)
+"""Height of a colour bar on the canvas as a part of the canvas's, and its range in pixels."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +127,13 @@ OVERLAY_STYLES: dict[MapName, OverlayStyle] = {
     "patches": OverlayStyle("Patches", "Processed patches", MAP_STYLES["patches"], True),
     "cost": OverlayStyle("Cost", "Cost of inference per pixel", MAP_STYLES["cost"], False),
 }
+
+
+def fit_colour_bars(viewer: ViewerModel, layers: Iterable[Image]) -> None:
+    """Make colour bars as high as there is room for: they hide what is below them."""
+    low, high = BAR_HEIGHTS
+    height = float(round(min(max(BAR_SHARE * viewer.canvas.size[0], low), high)))
+    for layer in layers:
+        width = layer.colorbar.size[0]
+        if layer.colorbar.size != (width, height):
+            layer.colorbar.size = (width, height)

@@ -43,6 +43,7 @@ __all__ = [
     "RoomyLabel",
     "TextSizedWidget",
     "heading",
+    "keep_together",
     "label",
     "label_width",
     "resize_to_text",
@@ -177,13 +178,22 @@ class RoomyLabel(QLabel):
 
     def __init__(self, role: Role, lines: int) -> None:
         super().__init__()
-        self._lines = lines
+        self._lines, self._text = lines, ""
         self.setProperty("role", role)
         self.setIndent(0)
         self.setWordWrap(True)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+
+    def setText(self, text: str) -> None:
+        """Set the text; lines are broken between its intervals and amounts, never inside."""
+        self._text = text
+        super().setText(keep_together(text))
+
+    def text(self) -> str:
+        """Return the text as it was set."""
+        return self._text
 
     def sizeHint(self) -> QSize:
         """At least its lines."""
@@ -199,6 +209,18 @@ class RoomyLabel(QLabel):
 
     def _floor(self) -> int:
         return int(self._lines * self.fontMetrics().height() + 1)
+
+
+def keep_together(text: str) -> str:
+    r"""Return a text whose ranges, ``35 – 48``, and per cents are on one line each.
+
+    Examples
+    --------
+    >>> keep_together("35 – 48, 95 %").split(" ")
+    ['35\xa0–\u2060\xa048,', '95\xa0%']
+    """
+    # A line may end after a dash, before a space that is not broken, but never at a word joiner.
+    return text.replace(" – ", "\u00a0–\u2060\u00a0").replace(" %", "\u00a0%")
 
 
 def text_metrics() -> QFontMetrics:

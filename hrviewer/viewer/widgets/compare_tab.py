@@ -29,6 +29,7 @@ from qtpy.QtWidgets import (
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.app.services.compare_service import MAX_RUNS
 from hrviewer.escaping import plain_text
+from hrviewer.formatting import pluralize
 from hrviewer.io.figures.plots import color_and_marker
 from hrviewer.runs.estimates import EstimateDict
 from hrviewer.runs.run_index import RunEntry
@@ -203,7 +204,7 @@ class CompareTab(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:
         """List the runs whenever the tab is shown."""
         super().showEvent(event)
-        self.service.refresh()
+        self._refresh()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Put the plot beside the table where there is room, below it in a narrow column."""
@@ -244,6 +245,7 @@ class CompareTab(QWidget):
     def _refresh(self, *_: object) -> None:
         if self.isVisible():
             self.service.refresh()
+            self._show_summary()
 
     def _on_ground_truth(self) -> None:
         if self.service.is_outdated:  # not when only the view has moved
@@ -278,16 +280,28 @@ class CompareTab(QWidget):
             if entry.path in kept:
                 self.select_run(entry, add=True)
         self._filling = False
+        self._show_summary()
+        self._draw_plot()
+        self._update_buttons()
+
+    def _show_summary(self) -> None:
+        """Show how many runs there are, and what their errors are against."""
+        entries = self.service.entries
+        if not entries:
+            self.summary.setText(
+                "open an image first"
+                if self.controller.state.image is None
+                else "listing the runs of this image…"
+                if self.service.is_listing
+                else "no finished run of this image yet: run strategies, or add a folder of runs"
+            )
+            return
         against = {entry.reference_source for entry in entries}
         known = (
             "the ground truth" if "truth" in against else "patches" if "patches" in against else ""
         )
-        what = f"{len(entries)} run{'s'[: len(entries) != 1]} of this image"
-        none = "no finished run of this image yet: run strategies, or add a folder of runs"
         more = f" · errors against {known}" if known else ""
-        self.summary.setText(what + more if entries else none)
-        self._draw_plot()
-        self._update_buttons()
+        self.summary.setText(f"{len(entries)} {pluralize('run', len(entries))} of this image{more}")
 
     def _fit_columns(self) -> None:
         """Give the names what the numbers leave; Qt would keep room for an arrow in each header."""

@@ -44,7 +44,7 @@ from hrviewer.viewer.widgets.run_settings import RunSettingsForm
 from hrviewer.viewer.widgets.run_summary import IntervalWidget
 from hrviewer.viewer.widgets.slide_tab import SlideTab
 from hrviewer.viewer.widgets.warp_view import WarpPreview
-from hrviewer.viewer.widgets.window import arrange_docks
+from hrviewer.viewer.widgets.window import arrange_docks, fit_title
 
 if TYPE_CHECKING:
     import napari
@@ -103,14 +103,14 @@ class Panel(QTabWidget):
         layout.addWidget(self.ground_truth)
         layout.addWidget(self.head_form)
         layout.addWidget(separator())
+        layout.addWidget(heading("Overview"))
+        layout.addWidget(self.overview)
+        layout.addWidget(separator())
         # From here on the height depends on the strategy and its results.
         layout.addWidget(heading("Parameters"))
         layout.addWidget(self.run_settings.details)
         layout.addWidget(self.interval_widget)
         layout.addWidget(self.run_controls.notes)
-        layout.addWidget(separator())
-        layout.addWidget(heading("Overview"))
-        layout.addWidget(self.overview)
         layout.addWidget(separator())
         layout.addWidget(heading("Time in seconds"))
         layout.addWidget(self.time_breakdown)
@@ -213,6 +213,7 @@ class Panel(QTabWidget):
         )
         for part in self.findChildren(TextSizedWidget):
             part.fit_text()
+        fit_title(self)
 
 
 def mix_colours(a: tuple[float, ...], b: tuple[float, ...], fraction: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from magicgui.widgets import CheckBox, create_widget
 from pydantic import BaseModel
@@ -39,6 +39,7 @@ class ParamsForm(Form):
         self._defaults = model().model_dump()
         self._visible_if = model.visible_if if issubclass(model, Params) else {}
         special: Mapping[str, str] = getattr(model, "special_value_text", {})
+        titles: Mapping[str, Mapping[str, str]] = getattr(model, "choice_titles", {})
         self._special_labels: dict[str, QLabel] = {}
         self._labels: dict[str, QLabel] = {}
         self._on_change = on_change
@@ -46,7 +47,7 @@ class ParamsForm(Form):
         self._tasks = {name: tasks_of(about) for name, about in model.model_fields.items()}
         self.fields: dict[str, Any] = {}
         for name, about in model.model_fields.items():
-            field = make_field(about, self._defaults[name])
+            field = make_field(about, self._defaults[name], titles.get(name, {}))
             if name in special and isinstance(field.native, QLineEdit):
                 field.native.setPlaceholderText(special[name])
             elif name in special:
@@ -106,9 +107,15 @@ def tasks_of(about: FieldInfo) -> list[Any] | None:
     return tasks if isinstance(tasks, list) else None
 
 
-def make_field(about: FieldInfo, value: Any) -> Any:
-    """Return magicgui's widget for a field, with the field's bounds."""
-    return create_widget(value=value, annotation=about.annotation, options=bounds_of(about))
+def make_field(about: FieldInfo, value: Any, titles: Mapping[str, str]) -> Any:
+    """Return magicgui's widget for a field, with the field's bounds and its choices' titles."""
+    options = bounds_of(about)
+    if get_origin(about.annotation) is Literal:
+        plain = {"auto": "automatic", **titles}
+        options["choices"] = [
+            (plain.get(choice, str(choice)), choice) for choice in get_args(about.annotation)
+        ]
+    return create_widget(value=value, annotation=about.annotation, options=options)
 
 
 def bounds_of(about: FieldInfo) -> dict[str, Any]:

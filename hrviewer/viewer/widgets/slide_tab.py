@@ -181,7 +181,8 @@ class SlideTab(QWidget):
         path = index.data(Qt.ItemDataRole.UserRole)
         row = self.controller.batch_service.rows.get(path)
         if row is not None and row["status"] == "done":
-            self.controller.run_loader.open(Path(row["run"]))
+            opener = self.controller.image_loader
+            self.controller.run_loader.open(Path(row["run"]), otherwise=lambda: opener.open(path))
         else:
             self.controller.image_loader.open(path)
 

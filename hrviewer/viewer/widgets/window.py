@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QCoreApplication, QEvent, QEventLoop, QRect, Qt
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QWidget
 
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["arrange_docks", "image_share", "process_events", "set_window_size"]
+__all__ = ["arrange_docks", "fit_title", "image_share", "process_events", "set_window_size"]
 
 MIN_IMAGE_SHARE = 0.52
 """Part of the window's width that the image has beside docks on both sides, at least."""
@@ -20,6 +20,8 @@ MAX_PANEL_SHARE = 0.42
 """Part of the window's width that the panel takes by itself, at most."""
 
 SHORT_TITLE = "hrviewer"
+TITLE_MARGIN = 6
+"""Pixels above and below a dock's title together."""
 
 DEFAULT_LEFT = ("layer controls", "layer list")
 """Docks that napari has on the left, from top to bottom, by their objects' names."""
@@ -67,13 +69,34 @@ def arrange_docks(panel: QWidget, width: int) -> None:
     width = min(width, round(MAX_PANEL_SHARE * window.width()))
     beside = max((dock.sizeHint().width() for dock in left), default=0)
     if window.width() - beside - width < MIN_IMAGE_SHARE * window.width():
-        ours.setWindowTitle(SHORT_TITLE)  # there is little room on its tab
+        set_title(ours, SHORT_TITLE)  # there is little room on its tab, and above it
         for dock in left:
             window.tabifyDockWidget(ours, dock)
     else:
+        set_title(ours, getattr(ours, "name", SHORT_TITLE))
         window.resizeDocks(left[:1], [beside], Qt.Orientation.Horizontal)
     window.resizeDocks([ours], [width], Qt.Orientation.Horizontal)
     ours.raise_()
+
+
+def fit_title(panel: QWidget) -> None:
+    """Show the dock's title whole: napari sets text and height once, for the size of text then."""
+    dock = dock_of(panel)
+    bar = None if dock is None else dock.titleBarWidget()
+    if dock is None or bar is None:
+        return
+    for title in bar.findChildren(QLabel):
+        title.ensurePolished()
+        height = title.fontMetrics().height()
+        title.setText(dock.windowTitle())
+        title.setMinimumHeight(height)
+        bar.setMinimumHeight(height + TITLE_MARGIN)
+
+
+def set_title(dock: QDockWidget, title: str) -> None:
+    """Set the title of a dock, on its tab and above it."""
+    dock.setWindowTitle(title)
+    fit_title(dock.widget())
 
 
 def image_share(panel: QWidget) -> float:

@@ -187,6 +187,10 @@ def test_the_legend_is_on_the_image_while_its_overlay_is_visible(make_napari_vie
     overlays.set_visible("cost", True)
     assert cost.colorbar.visible
     assert cost.name_overlay.visible
+    for height, bar in ((1400, 150), (700, 77), (100, 60)):
+        viewer.canvas.size = (height, 900)
+        overlays.follow_view(Viewport(Rect(0, 0, 100, 100), (1.0, 1.0)))
+        assert cost.colorbar.size[1] == bar
     overlays.maps.set_cost_quantity("bytes")
     overlays.refresh()
     assert cost.name == "cost: bytes per pixel"

@@ -325,6 +325,15 @@ def test_names_of_runs_are_whole_in_a_narrow_table(tab, qtbot, width, hidden):
     assert table.columnWidth(0) >= table.sizeHintForColumn(0)
 
 
+def test_runs_are_not_denied_while_they_are_listed(tab, qtbot):
+    tab.controller.state.image.runs = []
+    tab.service.refresh()
+    tab._fill()
+    assert tab.summary.text().startswith("listing")
+    qtbot.waitUntil(lambda: tab.table.rowCount() == 4, timeout=20_000)
+    assert tab.summary.text().startswith("4 runs of this image")
+
+
 def test_the_others_are_run(tab, qtbot):
     """Each strategy that the model bundle has roles for, once; the chosen one as it is chosen."""
     controller = tab.controller

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
     QFileDialog,
+    QLabel,
     QLineEdit,
     QMessageBox,
     QWidget,
@@ -380,6 +381,13 @@ def test_nothing_is_cut_off_in_a_small_window_with_large_text(docked, qtbot):
         appearance.font_size = 13
         viewer.window.resize(1280, 800)
         docked.arrange()
+        dock = docked.parentWidget()
+        assert dock.windowTitle() == "hrviewer"  # there is no room for more
+        assert [label.text() for label in dock.titleBarWidget().findChildren(QLabel)] == [
+            "hrviewer"
+        ]
+        qtbot.wait(50)
+        assert cut_texts(dock.titleBarWidget()) == []
         for theme in ("dark", "light"):
             viewer.theme = theme
             for tab in range(docked.count()):

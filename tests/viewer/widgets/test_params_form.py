@@ -9,7 +9,7 @@ from pydantic import Field
 from qtpy.QtWidgets import QLabel
 
 from hrviewer.strategies import Params, get_strategy, strategy_ids
-from hrviewer.strategies.base import SpecialValueText, VisibleIf
+from hrviewer.strategies.base import ChoiceTitles, SpecialValueText, VisibleIf
 from hrviewer.viewer.widgets.params_form import ParamsForm
 
 
@@ -18,6 +18,7 @@ class Everything(Params):
     special_value_text: ClassVar[SpecialValueText] = {"number": "as many as there are"}
     number: int = Field(-1, ge=-1, le=9, title="Number", description="How many")
     share: float = Field(0.25, ge=0, le=1, title="Share", description="How much")
+    choice_titles: ClassVar[ChoiceTitles] = {"method": {"top-k": "the highest"}}
     method: Literal["top-k", "threshold"] = Field("threshold", title="Method")
     often: bool = Field(True, title="Often")
     words: str = Field("", title="Words")
@@ -46,6 +47,8 @@ def test_titles_bounds_and_descriptions(form):
     assert (number.min, number.max) == (-1, 9)
     assert number.native.toolTip() == "How many"
     assert form.fields["method"].choices == ("top-k", "threshold")
+    box = form.fields["method"].native
+    assert [box.itemText(i) for i in range(box.count())] == ["the highest", "threshold"]
 
 
 def test_changes_are_emitted(form):
@@ -95,6 +98,8 @@ def test_parameters_that_are_not_always_shown_hang_on_choices_there_are(name):
     for one, (other, choices) in model.visible_if.items():
         assert one in model.model_fields
         assert set(choices) < set(get_args(model.model_fields[other].annotation))
+    for one, titles in model.choice_titles.items():
+        assert set(titles) <= set(get_args(model.model_fields[one].annotation))
 
 
 @pytest.mark.parametrize("name", strategy_ids())

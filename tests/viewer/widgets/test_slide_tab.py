@@ -77,8 +77,15 @@ def test_results_of_a_batch_are_shown(app, qtbot, tmp_path):
         "in brackets: 95 % intervals for exhaustive inference",
     ]
     assert [form.quantity.itemText(i) for i in range(form.quantity.count())] == ["count", "seconds"]
+    # The folder of its run was moved: the image alone is opened.
+    notified = []
+    app.state.error_notified.connect(notified.append)
+    tab.list.activated.emit(tab.shown.index(0, 0))
+    wait(app, lambda: app.state.image is not None)
+    assert app.state.image.name == "a.png"
+    assert str(tmp_path / "r") in notified[0]
     opened = []
-    app.run_loader.open = opened.append
+    app.run_loader.open = lambda path, otherwise: opened.append(path)
     tab.list.activated.emit(tab.shown.index(0, 0))
     assert opened == [tmp_path / "r"]
 
