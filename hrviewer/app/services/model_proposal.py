@@ -148,7 +148,7 @@ def kind_of_series(pyramid: Pyramid) -> SeriesKind:
 
 
 def is_photograph(pyramid: Pyramid) -> bool:
-    """Return whether an image without a pixel size may be a photograph of a scene.
+    """Return whether an image without a pixel size may be an ordinary photograph.
 
     It is in colours of bytes, alone in its file, on no map, and no stained section.
     """
