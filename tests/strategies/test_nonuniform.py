@@ -41,8 +41,8 @@ from hrviewer.strategies.nonuniform.importance import (
     prior_importance,
     scout_importance,
 )
+from hrviewer.strategies.nonuniform.leaf_requests import warp_factor
 from hrviewer.strategies.nonuniform.overview import choose_overview, sample_regions
-from hrviewer.strategies.nonuniform.policy import warp_factor
 
 
 class Blobs(Bright):
@@ -256,6 +256,37 @@ def test_a_model_of_fixed_size_always_has_it():
     assert shapes == {(64, 64)}
     assert sum(core.area for core, _ in cores(requests)) == 1024 * 1024
     assert np.isfinite(estimate.values).all()
+
+
+# A scout that counts.
+
+
+class Half(Scout):
+    """A scout that predicts half of what ``main`` counts."""
+
+    def predict(self, batch):
+        density = 32 * blocks(batch)
+        return np.concatenate([density, density + 1e-3], 1)
+
+
+def test_random_squares_correct_a_scout_that_counts_too_little():
+    rng = np.random.default_rng(0)
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    for y, x in rng.integers(0, 127, (90, 2)) * 8:
+        image[y : y + 8, x : x + 8] = 200
+    bundle = ToyBundle(main=Bright(), scout=Half(variance=True))
+    estimate, record, requests = run(image, bundle, share=0.3, coarsest=1.0)
+    expected = image[..., 0].sum() / 255
+    assert estimate.interval[0] < expected < estimate.interval[1]
+    assert estimate.values.sum() == pytest.approx(expected, rel=0.15)
+    assert "squares drawn at random correct the scout by" in estimate.note
+    assert record.cost_map.total.flops <= 0.3 * 1024**2 * FLOPS * (1 + 1e-9)
+    # The scout's prediction is kept where nothing is: main reads a part of the image.
+    area = sum(core.area for core, _ in cores(requests))
+    assert area < 0.7 * 1024**2
+    scouts = [r for r in requests if isinstance(r, PatchRequest) and r.role == "scout"]
+    assert {r.target for r in scouts} == {"output"}
+    assert np.isfinite(record.output.values).all()
 
 
 # Failures.

@@ -11,6 +11,7 @@ import numpy as np
 
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect, snap_scale
+from hrviewer.strategies.estimation.coarse_pass import scout_predicts_counts
 from hrviewer.strategies.estimation.tile_sample import sample_squares
 from hrviewer.strategies.nonuniform.importance import (
     ImportanceMap,
@@ -39,8 +40,9 @@ __all__ = [
 MAX_MAP_CELLS = 2048
 """Maximum number of cells along the longer side of an importance map."""
 
-SCOUT_SHARE = 0.25
-"""Maximum fraction of the budget that the importance map may cost."""
+SCOUT_SHARE, COUNTING_SHARE = 0.25, 0.5
+"""Maximum fraction of the budget that the importance map may cost; that of a scout that counts,
+whose prediction is kept where nothing better is known."""
 
 SAMPLE_SIDE, SAMPLES = 1024, 32
 """Side of the squares, in model pixels, and their number, that stand for a large region."""
@@ -107,11 +109,12 @@ def choose_overview(context: PlanContext, source: ImportanceSource) -> Overview:
         thumbnail = side / 256 / model.stride if model.stride > 4 else side / 1024
         scale = max(thumbnail, min(8 * scale, side / 256), side / MAX_MAP_CELLS)
         scale = 2.0 ** max(0, math.floor(math.log2(scale)))
+    most = COUNTING_SHARE if role == "scout" and scout_predicts_counts(context) else SCOUT_SHARE
     while scale * model.stride <= side / 2:
         patches = tiles(model, context.region, snap_scale(scale))
-        if total_flops(model, patches, context.rect) <= SCOUT_SHARE * context.budget:
+        if total_flops(model, patches, context.rect) <= most * context.budget:
             return Overview(source, role, snap_scale(scale), trained)
-        scale *= 2
+        scale, most = 2 * scale, SCOUT_SHARE
     return Overview(source, role, 0.0, trained)
 
 
