@@ -14,6 +14,7 @@ from hrviewer.errors import HrviewerError  # noqa: E402
 from hrviewer.models import ModelCard, Network  # noqa: E402
 from hrviewer.models.architectures import DensityScanner, DensityUNet  # noqa: E402
 from hrviewer.models.loaders import load  # noqa: E402
+from hrviewer.models.loaders.backend import outputs_agree  # noqa: E402
 from hrviewer.models.shift_and_stitch import ShiftAndStitch  # noqa: E402
 from hrviewer.strategies.scanner import Scanner, ScannerParams  # noqa: E402
 
@@ -52,6 +53,22 @@ def test_a_dense_output_equals_predictions_window_by_window() -> None:
     windows = image.unfold(2, WINDOW, 8).unfold(3, WINDOW, 8)[0].permute(1, 2, 0, 3, 4)
     by_window = made(windows.reshape(-1, 3, WINDOW, WINDOW)).reshape(6, 4, 2).permute(2, 0, 1)
     torch.testing.assert_close(dense[0], by_window, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
+def test_other_back_ends_run_it(runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its convolutions are unpadded: a smaller example than its margins cannot be exported.
+    pytest.importorskip(runs)
+    made = network()
+    monkeypatch.setenv("HRVIEWER_BACKEND", runs)
+    exported = as_loaded(made, tmp_path)
+    assert exported.backend.startswith(runs)
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
+    loaded = as_loaded(made, tmp_path)
+    assert loaded.backend.startswith("torch")
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in loaded.module.modules())
+    x = np.random.default_rng(0).random((2, 3, 160, 184), np.float32)
+    assert outputs_agree([loaded(x)], [exported(x)])
 
 
 @torch.inference_mode()

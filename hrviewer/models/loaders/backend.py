@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrviewer.errors import ModelError, ParameterError
+from hrviewer.errors import ModelError, ParameterError, short_message
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import recommended_streams, share_cores
@@ -53,6 +53,8 @@ _TIMING_ROUNDS = 3
 _TIMED_TILES = 3
 _EXPORTED_BACKENDS = ("onnxruntime", "openvino")
 _BACKEND_NAMES = ("auto", "torch", *_EXPORTED_BACKENDS)
+_EXPORT_VERSION = 2
+"""Incremented when networks are exported that could not be before: choices are made again."""
 _choices: dict[str, str] = {}  # one choice per process, even if the file changes
 
 
@@ -189,6 +191,7 @@ def fastest_backend(
 def backend_key(network: Network, threads: int | None) -> str:
     """Return the cache key of a choice."""
     parts = (
+        _EXPORT_VERSION,
         network.digest,
         network.halo,
         threads,
@@ -241,7 +244,8 @@ def _try_export(loaded: TorchNetwork, name: str, threads: int | None) -> Network
         from hrviewer.models.loaders.exported import EXPORTED_NETWORKS
 
         return EXPORTED_NETWORKS[name](loaded, threads)
-    except Exception:  # exporters raise many kinds; torch runs it instead
+    except Exception as error:  # exporters raise many kinds; torch runs it instead
+        log.info("%s does not run %s: %s", name, loaded.card.name, short_message(error))
         return None
 
 

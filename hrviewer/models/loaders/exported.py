@@ -20,7 +20,12 @@ import numpy as np
 import torch
 
 from hrviewer.models.loaders.onnx import run_session, session_options
-from hrviewer.models.loaders.torch import TorchNetwork, count_flops, largest_layer_bytes
+from hrviewer.models.loaders.torch import (
+    TorchNetwork,
+    count_flops,
+    example_side,
+    largest_layer_bytes,
+)
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import PerThreadCount, available_cores
 
@@ -154,7 +159,7 @@ EXPORTED_NETWORKS: dict[str, type[ExportedNetwork]] = {
 def export_onnx(loaded: TorchNetwork) -> bytes:
     """Export a network to an ONNX graph with the input ``x``."""
     card = loaded.card
-    side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
+    side = example_side(card)
     example = torch.zeros(1, card.input.channel_count, side, side)
     file = io.BytesIO()
     axes = {0: "n"} if card.input.fixed else {0: "n", 2: "h", 3: "w"}

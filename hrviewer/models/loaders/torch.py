@@ -34,6 +34,7 @@ from hrviewer.models.weights import read_weights
 __all__ = [
     "TorchNetwork",
     "count_flops",
+    "example_side",
     "fold_batch_norm",
     "largest_layer_bytes",
     "resolve_device",
@@ -373,7 +374,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 def _fold_if_equal(module: nn.Module, card: ModelCard, device: torch.device) -> nn.Module:
     """Return the folded module, or the original if folding changes its outputs."""
-    side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
+    side = example_side(card)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, card.input.channel_count, side, side, generator=generator).to(device)
     folded = fold_batch_norm(module)
@@ -386,6 +387,14 @@ def _fold_if_equal(module: nn.Module, card: ModelCard, device: torch.device) -> 
     except Exception:  # reported when the card is validated
         return module
     return folded if agrees else module
+
+
+def example_side(card: ModelCard) -> int:
+    """Return the side of a small input that a network accepts, also one without padding."""
+    if card.input.fixed:
+        return card.input.tile
+    cells = 4 + -(-2 * card.output.margin // card.step)
+    return min(card.input.tile, cells * card.step)
 
 
 def count_flops(
