@@ -98,6 +98,7 @@ class AppState:
 
     image_changed = Signal()
     image_closed = Signal(object)
+    image_renamed = Signal()
     model_changed = Signal()
     strategy_changed = Signal()
     run_state_changed = Signal(str)

@@ -6,10 +6,11 @@ the state; widgets call services and change settings.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Points, Shapes
+from napari.layers import Image, Layer, Points, Shapes
 from napari.utils.notifications import show_error
 
 from hrviewer.app.application import Application
@@ -25,6 +26,7 @@ from hrviewer.viewer.layers.drawing_history import DrawingHistories
 from hrviewer.viewer.layers.ground_truth_layer import GroundTruthLayer
 from hrviewer.viewer.layers.image_tracker import ImageTracker, LayerDisplay, layer_of
 from hrviewer.viewer.layers.label_layer import LabelLayer
+from hrviewer.viewer.layers.left_layers import mark_left, remove_left
 from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.region_layers import RegionLayers
 from hrviewer.viewer.layers.result_layers import ResultLayers
@@ -72,6 +74,7 @@ class Controller(Application):
         super().__init__(display, cache=cache, run_folder=run_folder, low_priority=low_priority)
         state = self.state
         state.error_notified.connect(notify)
+        remove_left(viewer)
         self.view_fit = ViewFit(viewer)
         self.results = ResultLayers(viewer, state)
         self.ground_truth = GroundTruthLayer(viewer, state, self.ground_truth_service)
@@ -141,6 +144,13 @@ class Controller(Application):
         self.comparison.tick()
         self.view_fit.tick(self.image_layer)
 
+    def _result_layers(self) -> Iterator[Layer]:
+        """Return the layers that display what the application has."""
+        yield from self.results.overlays or ()
+        yield from self.annotations.layers or ()
+        singles = self.ground_truth.layer, self.labels.layer, self.regions.tissue
+        yield from (layer for layer in singles if layer is not None)
+
     def close(self) -> None:
         """End everything; the layers stay."""
         if self._closed:
@@ -153,6 +163,7 @@ class Controller(Application):
             self.ground_truth, self.labels, self.regions, self.comparison, self.canvas_text
         ):  # fmt: skip
             displayed.close()
+        mark_left(layer for layer in self._result_layers() if layer in self.viewer.layers)
         if self.results.overlays is not None:
             self.results.overlays.set_dimmed(False)
         self.results.overlays = None

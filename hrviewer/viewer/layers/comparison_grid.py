@@ -147,7 +147,7 @@ class ComparisonGrid:
 
     def _make_layers(self, title: str, maps: ResultMaps) -> RunLayers:
         drawn = maps.rasters[self.map_name]
-        style = layer_settings(self.map_name, drawn, maps.completion) | {
+        style = layer_settings(self.map_name, drawn, maps.completion, self.image_layer) | {
             "name": f"{title}: {self.map_name}",
             "visible": False,
         }

@@ -166,6 +166,7 @@ class ImageTracker:
     def _open(self, layer: Layer) -> None:
         if is_image_layer(layer) and self.session_of(layer) is None:
             show_position(self._viewer, layer)
+            layer.events.name.connect(self._on_renamed)
             self._show_scale_bar(layer)
             self._state.add_image(LayerImage(self._viewer, layer))
 
@@ -196,6 +197,10 @@ class ImageTracker:
         session = self.session_of(self._viewer.layers.selection.active)
         if session is not None:
             self._state.select_image(session)
+
+    def _on_renamed(self, event: Any) -> None:
+        if self.session_of(event.source) is self._state.image:
+            self._state.image_renamed.emit()
 
     def _on_inserted(self, event: Any) -> None:
         self._open(event.value)

@@ -106,7 +106,7 @@ class Overlays:
         self.layers = {
             name: Image(
                 drawn.values,
-                **layer_settings(name, drawn, self.maps.completion),
+                **layer_settings(name, drawn, self.maps.completion, self.image_layer),
                 **placement(self.image_layer, drawn.cell),
             )
             for name, drawn in self.maps.rasters.items()
@@ -136,7 +136,7 @@ class Overlays:
             remove_layers(self.viewer, [previous.warp_grid.layer])
         for name, layer in self.layers.items():
             drawn = self.maps.rasters[name]
-            settings = layer_settings(name, drawn, self.maps.completion)
+            settings = layer_settings(name, drawn, self.maps.completion, self.image_layer)
             layer.metadata, layer.name = settings["metadata"], settings["name"]
             self._apply_style(name)
             self._set_level(name)
@@ -477,9 +477,12 @@ def layer_title(name: MapName, raster: PyramidRaster) -> str:
     return name if raster.unit == name else f"{name}: {raster.unit}"
 
 
-def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion) -> dict[str, Any]:
-    """Return the settings of a map's layer."""
+def layer_settings(
+    name: MapName, raster: PyramidRaster, completion: Completion, over: Image
+) -> dict[str, Any]:
+    """Return the settings of a map's layer, which lies over an image's."""
     style = OVERLAY_STYLES[name]
+    own = {"overlay": name, "over": over.unique_id, "unit": raster.unit}
     return {
         "name": layer_title(name, raster),
         "rgb": False,
@@ -490,7 +493,5 @@ def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion)
         "visible": style.visible,
         "interpolation2d": "nearest",
         "blending": "translucent_no_depth",
-        "metadata": {
-            METADATA_KEY: {"overlay": name, "unit": raster.unit, "completion": completion}
-        },
+        "metadata": {METADATA_KEY: own | {"completion": completion}},
     }

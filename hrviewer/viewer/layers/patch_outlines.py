@@ -54,7 +54,7 @@ class PatchOutlines:
             edge_width=1,
             opacity=OVERLAY_STYLES["patches"].opacity,
             blending="translucent_no_depth",
-            metadata={METADATA_KEY: {"overlay": "patches"}},
+            metadata={METADATA_KEY: {"overlay": "patches", "over": image_layer.unique_id}},
             **place,
         )
         self._image_layer = image_layer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hrviewer.app.image_session import ImageSession
 from hrviewer.app.state import AppState
 from hrviewer.viewer.layers.image_tracker import layer_of
+from hrviewer.viewer.layers.left_layers import OverlayCopies
 from hrviewer.viewer.layers.overlays import Overlays
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class ResultLayers:
     def __init__(self, viewer: ViewerModel, state: AppState) -> None:
         self._viewer, self._state = viewer, state
         self.overlays: Overlays | None = None
+        self._copies = OverlayCopies(viewer)
         self._image: ImageSession | None = None
         self._hidden = False
         self._request = 0
@@ -100,11 +102,13 @@ class ResultLayers:
         layer = layer_of(found)
         if found is None or found.maps is None or layer is None:
             self._remove()
+            self._follow_copies()
             return
         if self.overlays is None or self.overlays.maps is not found.maps:
             self._image = found
             self.overlays = Overlays(self._viewer, layer, found.maps, previous=self.overlays)
         self._apply_visibility()
+        self._follow_copies()
 
     def _on_image_closed(self, image: ImageSession) -> None:
         if image is self._image:
@@ -114,6 +118,9 @@ class ResultLayers:
         overlays, self.overlays, self._image = self.overlays, None, None
         if overlays is not None:
             overlays.remove()
+
+    def _follow_copies(self) -> None:
+        self._copies.follow(layer_of(self._state.image), self.overlays or ())
 
     def _apply_visibility(self) -> None:
         if self.overlays is not None:

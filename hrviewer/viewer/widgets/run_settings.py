@@ -87,13 +87,10 @@ class RunSettingsForm(QWidget):
         upper.add("", self.image_summary)
         self.image_form = ImageForm(controller)
         middle = Form()
-        middle.add(
-            "Model",
-            row(
-                self.model,
-                self._make_button("…", "Open a model bundle or a network", self.choose_model),
-            ),
+        self.model_button = self._make_button(
+            "…", "Open a model bundle or a network", self.choose_model
         )
+        middle.add("Model", row(self.model, self.model_button))
         middle.add("", self.model_summary)
         middle.add("Strategy", self.strategy, "Inference strategy (F9 selects the next one)")
         middle.add("", self.strategy_summary)
@@ -140,6 +137,7 @@ class RunSettingsForm(QWidget):
         self.unit.activated.connect(self._set_budget)
         self.budget.textEdited.connect(self._set_budget)
         controller.state.image_changed.connect(self._show_image)
+        controller.state.image_renamed.connect(self._show_image)
         controller.state.model_changed.connect(self._show_model)
         controller.state.model_changed.connect(self._show_task)
         controller.state.strategy_changed.connect(self._show_strategy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QCoreApplication, QEvent, QEventLoop, QRect, Qt
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtGui import QFontMetrics, QGuiApplication
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QWidget
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ MAX_PANEL_SHARE = 0.42
 """Part of the window's width that the panel takes by itself, at most."""
 
 SHORT_TITLE = "hrviewer"
-TITLE_MARGIN = 6
-"""Pixels above and below a dock's title together."""
+TITLE_ROOM = 19
+"""Pixels that a dock has for its title above its widget, at any size of text."""
 
 DEFAULT_LEFT = ("layer controls", "layer list")
 """Docks that napari has on the left, from top to bottom, by their objects' names."""
@@ -80,17 +80,24 @@ def arrange_docks(panel: QWidget, width: int) -> None:
 
 
 def fit_title(panel: QWidget) -> None:
-    """Show the dock's title whole: napari sets text and height once, for the size of text then."""
+    """Show the dock's title whole, in smaller letters where there is little room.
+
+    napari sets text and height once; a larger title would lie over the panel's tabs.
+    """
+    from napari.settings import get_settings
+
     dock = dock_of(panel)
     bar = None if dock is None else dock.titleBarWidget()
     if dock is None or bar is None:
         return
     for title in bar.findChildren(QLabel):
-        title.ensurePolished()
-        height = title.fontMetrics().height()
+        font, points = title.font(), float(get_settings().appearance.font_size)
+        font.setPointSizeF(points)
+        points *= min(1.0, TITLE_ROOM / QFontMetrics(font).height())
+        title.setStyleSheet(f"font-size: {points:.3g}pt")
         title.setText(dock.windowTitle())
-        title.setMinimumHeight(height)
-        bar.setMinimumHeight(height + TITLE_MARGIN)
+        title.setMinimumHeight(TITLE_ROOM)
+        bar.setMinimumHeight(TITLE_ROOM)
 
 
 def set_title(dock: QDockWidget, title: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from napari._app_model import get_app_model
 from napari.layers import Shapes
 from PIL import Image
 from qtpy.QtCore import QPoint, Qt
@@ -24,6 +25,7 @@ from toys import Bright, Encoder, ToyBundle
 from hrviewer.engine import ResultCache
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions import commands
+from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.demo.window_driver import grab, process_events_for, wait_until
 from hrviewer.viewer.view import view
 
@@ -392,3 +394,97 @@ def test_17_the_keyboard_s_focus_is_visible_and_goes_down_the_panel(walk):
     assert len(tops) > 10
     # Down the panel; a row's controls may differ in height by a few pixels.
     assert all(below > above - 30 for above, below in pairwise(tops))
+
+
+def layer_action(walk, layer, name):
+    """Do what napari's menu of a layer does."""
+    walk.window.viewer.layers.selection.active = layer
+    get_app_model().commands.execute_command(f"napari.layer.{name}").result()
+    walk.settle()
+
+
+def test_18_layers_renamed_moved_duplicated_and_deleted_by_the_user(walk):
+    viewer, layers = walk.window.viewer, walk.window.viewer.layers
+    base, overlays = walk.controller.image_layer, walk.controller.overlays
+    estimate = walk.panel.run_controls.estimate.text()
+    assert estimate
+    base.name = "liver"
+    walk.settle()
+    assert walk.panel.run_settings.image.text() == "liver"
+    output, checkbox = overlays.layers["output"], walk.panel.overlay_legend.rows["output"].checkbox
+    output.name = "mine"
+    for shown in (not checkbox.isChecked(), checkbox.isChecked()):
+        walk.click(checkbox)
+        assert output.visible == shown
+    layers.move(layers.index(output), 0)  # below its image
+    walk.settle()
+    layers.move(layers.index(output), len(layers))
+    layer_action(walk, output, "duplicate")
+    copy = next(layer for layer in layers if layer.name == "mine copy")
+    assert walk.controller.image_layer == base
+    layer_action(walk, base, "duplicate")
+    twin = next(layer for layer in layers if layer.name == "liver copy")
+    # The copy is another image, without results: nothing of the first one is on the screen.
+    assert walk.controller.image_layer == twin
+    assert walk.panel.run_controls.estimate.text() == ""
+    assert not base.visible
+    assert not copy.visible
+    assert not any(layer.visible for layer in overlays)
+    walk.photograph("18-copy")
+    layers.remove(twin)
+    walk.settle()
+    layers.selection.active = base
+    walk.settle()
+    assert walk.panel.run_controls.estimate.text() == estimate
+    layers.remove(copy)
+    for layer in list(overlays):
+        layers.remove(layer)
+    walk.run()
+    assert len([layer for layer in walk.controller.overlays if layer in layers]) >= 5
+    assert walk.panel.run_controls.estimate.text() == estimate
+    base.name = "first.png"
+    walk.photograph("18-again")
+    assert viewer.layers is layers
+
+
+def test_19_two_viewers_have_results_of_their_own(walk):
+    estimate = walk.panel.run_controls.estimate.text()
+    other = view(str(walk.second), ToyBundle(main=Bright()), "patches")
+    other.controller.resources.cache = ResultCache()
+    other.controller.resources.run_folder = walk.folder / "others"
+    other.controller.run_service.start()
+    wait_until(lambda: other.controller.state.run is not None, 60)
+    wait_until(lambda: other.controller.state.run_state == "idle", 60)
+    process_events_for(0.3)
+    assert walk.panel.run_controls.estimate.text() == estimate
+    assert other.panel.run_controls.estimate.text() not in ("", estimate)
+    other.close()
+    walk.settle()
+    walk.run()
+    assert walk.panel.run_controls.estimate.text() == estimate
+
+
+def test_20_the_panel_is_closed_and_opened_again(walk):
+    viewer, estimate = walk.window.viewer, walk.panel.run_controls.estimate.text()
+    dock = walk.panel.parentWidget()
+    viewer.window.remove_dock_widget(dock)
+    process_events_for(0.3)
+    names = [layer.name for layer in viewer.layers]
+    panel = panel_of(viewer)
+    assert panel is not walk.panel
+    walk.window.panel = walk.panel = panel
+    walk.controller = panel.controller
+    walk.controller.resources.cache = ResultCache()
+    walk.controller.resources.run_folder = walk.folder / "runs"
+    walk.state.set_model(ToyBundle(main=walk.network, encoder=Encoder()))
+    walk.state.set_strategy("patches")
+    walk.settle()
+    assert walk.state.image is not None
+    assert panel.run_controls.estimate.text() == ""
+    assert not any(layer.visible for layer in viewer.layers if "output" in layer.name)
+    walk.run()
+    assert panel.run_controls.estimate.text() == estimate
+    assert [layer.name for layer in viewer.layers if "output" in layer.name] == [
+        name for name in names if "output" in name
+    ]
+    walk.photograph("20-opened-again")
