@@ -21,13 +21,13 @@ INTERVAL = "95 % of exhaustive"
 COLUMNS = (
     "name",
     "class",
-    "area",
-    "tissue",
     "count",
     "corrected",
     INTERVAL,
-    "density",
     "of tissue",
+    "density",
+    "area",
+    "tissue",
 )
 EDITABLE = ("name", "class")
 TIPS = {
