@@ -22,6 +22,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from hrviewer.errors import ClaimedError, write_error
+from hrviewer.folders import finish_zarr_writes, remove_folder
 from hrviewer.paths import CLAIM_PREFIX
 
 __all__ = ["Claim", "claim", "claim_folder", "clear_folder", "require_unclaimed"]
@@ -145,6 +146,9 @@ def claim(folder: Path, name: str, subject: object) -> Iterator[Claim]:
     held = acquire(folder, name, subject, create=False)
     try:
         yield held
+    except BaseException:
+        finish_zarr_writes()  # before another process may write there
+        raise
     finally:
         held.release()
 
@@ -161,6 +165,9 @@ def claim_folder(path: Path) -> Iterator[Claim]:
     held = acquire(path, "folder", path, create=True)
     try:
         yield held
+    except BaseException:
+        finish_zarr_writes()  # before another process may write there
+        raise
     finally:
         held.release()
         with suppress(OSError):
@@ -169,13 +176,12 @@ def claim_folder(path: Path) -> Iterator[Claim]:
 
 def clear_folder(path: Path) -> None:
     """Remove what is in a claimed folder, except the claim."""
-    import shutil
-
+    finish_zarr_writes()
     for entry in path.iterdir():
         if entry.name.startswith(CLAIM_PREFIX):
             continue
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
+            remove_folder(entry)
         else:
             entry.unlink(missing_ok=True)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hrviewer.claims import claim
 from hrviewer.errors import HrviewerError, WriteError, write_error
+from hrviewer.folders import finish_zarr_writes, remove_folder, sync_files, sync_folder, sync_tree
 
-__all__ = ["atomic_path", "replace_file", "require_new_path", "sync_tree"]
+__all__ = ["atomic_path", "replace_file", "require_new_path"]
 
 PART_PREFIX, PART_SUFFIX, KEY_LENGTH = ".hrviewer-", ".part", 32
 """Of the names of temporary files: ``.hrviewer-KEY.part``, the key a digest of the final name."""
@@ -46,7 +46,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename what is written there at the end.
 
     After an error nothing new exists under `path` and the temporary file is removed. A killed
-    process leaves a hidden ``.hrviewer-….part``; the next writer into the folder removes it.
+    process leaves a hidden ``.hrviewer-….part``; the next writer into the folder removes it. At the
+    end all of it is on the disk: a power cut leaves everything, or nothing under this name.
 
     Parameters
     ----------
@@ -67,7 +68,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         part = path.with_name(f"{PART_PREFIX}{key}{PART_SUFFIX}")
         try:
             remove(part)
-            yield part
+            try:
+                yield part
+            except BaseException:
+                finish_zarr_writes()
+                raise
             move_into_place(part, path)
         except HrviewerError:
             raise
@@ -102,33 +107,6 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def sync_tree(folder: Path) -> None:
-    """Bring all files below a folder, and their names, to the disk.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written, as on a full disk that had promised the space.
-    """
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(parent, name), "rb+") as stream:
-                os.fsync(stream.fileno())
-        sync_folder(Path(parent))
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can (Windows does it itself)."""
-    if os.name != "posix":
-        return
-    with suppress(OSError):  # some network file systems refuse
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def remove_stale_parts(folder: Path) -> None:
     """Remove the temporary files of killed processes: those that nobody claims any more."""
     length = len(PART_PREFIX) + KEY_LENGTH + len(PART_SUFFIX)
@@ -142,7 +120,7 @@ def remove_stale_parts(folder: Path) -> None:
 def remove(part: Path) -> None:
     """Remove a file or folder, where there is one."""
     if part.is_dir() and not part.is_symlink():
-        shutil.rmtree(part, ignore_errors=True)
+        remove_folder(part)
     else:
         part.unlink(missing_ok=True)
 
@@ -152,13 +130,15 @@ def move_into_place(part: Path, path: Path) -> None:
     if part.is_dir():
         if os.path.lexists(path):
             raise WriteError(f"{path} exists: choose another name, or remove it first")
+        sync_tree(part)
         os.rename(part, path)
+        sync_folder(path.parent)
         return
-    with part.open("rb+") as stream:
-        os.fsync(stream.fileno())
+    sync_files([part])
     try:
         os.link(part, path)
     except FileExistsError:
         raise WriteError(f"{path} exists: choose another name, or remove it first") from None
     except OSError:  # a file system without links
         os.rename(part, path)
+    sync_folder(path.parent)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,8 +21,9 @@ from numpy.typing import NDArray
 
 from hrviewer.claims import claim
 from hrviewer.errors import HrviewerError, ParameterError, WriteError, write_error
+from hrviewer.folders import remove_folder, sync_files, sync_folder, sync_tree
 from hrviewer.geometry import Grid, Rect
-from hrviewer.io.atomic_write import require_new_path
+from hrviewer.io.atomic_write import replace_file, require_new_path
 from hrviewer.io.exportable import ProgressCallback
 from hrviewer.io.ground_truth.points import write_csv
 from hrviewer.io.image_plan import (
@@ -41,6 +41,7 @@ from hrviewer.io.ome_metadata import (
 )
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.readers.omezarr_series import MASK_PATH
+from hrviewer.pyramid.zarr_tiles import stored_parts
 
 if TYPE_CHECKING:
     import zarr
@@ -257,7 +258,7 @@ class ResumableFolder:
         if saved.get("source") == self._state["source"]:
             self._state = saved
         else:
-            shutil.rmtree(self.root, ignore_errors=True)
+            remove_folder(self.root)
             try:
                 self.root.mkdir()
             except OSError as error:
@@ -265,7 +266,7 @@ class ResumableFolder:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._claims.close()
+        self._claims.__exit__(kind, error, trace)
         if isinstance(error, OSError) and not isinstance(error, HrviewerError):
             raise WriteError(
                 f"{write_error(self.path, error)}; partial results are kept; run the same "
@@ -286,14 +287,14 @@ class ResumableFolder:
     def mark_written(self, level: str, count: int) -> None:
         """Record the number of shards written of a level."""
         self._state["done"][self._prefix + level] = count
-        new = self.root / "state.json.new"
-        new.write_text(json.dumps(self._state), "utf-8")
-        os.replace(new, self.root / "state.json")
+        replace_file(self.root / "state.json", json.dumps(self._state).encode())
 
     def commit(self) -> Path:
-        """Rename the folder to its final path."""
+        """Rename the folder to its final path, once all of it is on the disk."""
         (self.root / "state.json").unlink()
+        sync_tree(self.root)
         os.rename(self.root, self.path)
+        sync_folder(self.path.parent)
         return self.path
 
 
@@ -350,7 +351,10 @@ def write_levels(
                     ],
                     axis=1,
                 )
-                array[plan.index(shard, plane)] = block
+                index = plan.index(shard, plane)
+                array[index] = block
+                # It counts as written once a power cut leaves it there.
+                sync_files(part.folder / level / key for key, _ in stored_parts(array, index))
                 part.mark_written(level, number + 1)
             written += shard.area
             if progress:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hrviewer.errors import ImageReadError
+from hrviewer.folders import sync_tree
 
 __all__ = ["MAX_FOLDER_BYTES", "UNFINISHED", "FolderCache"]
 
@@ -72,6 +73,7 @@ class FolderCache:
             Bytes of all folders together; `MAX_FOLDER_BYTES` by default.
         """
         with suppress(OSError):
+            sync_tree(unfinished)  # a chunk that a power cut took would read as zeros
             unfinished.rename(self.path)
         if not self.open():
             raise ImageReadError(f"{self.path} cannot be written: check the folder of caches")

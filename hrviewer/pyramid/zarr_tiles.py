@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from hrviewer.pyramid.tile_cache import DecodedTile
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["ZarrTiles", "plane_selection", "to_yxc"]
+__all__ = ["ZarrTiles", "plane_selection", "stored_parts", "to_yxc"]
 
 MAX_CHUNK_BYTES = 256 << 20
 """Of a decoded chunk."""
@@ -35,7 +35,9 @@ SPATIAL = ("y", "x", "c")
 
 # zarr works on its own event loop, but in the context of the calling thread: so the bytes of each
 # thread are counted separately.
-_byte_counter: ContextVar[list[int] | None] = ContextVar("hrviewer_stored_bytes", default=None)
+_byte_counter: ContextVar[list[tuple[str, int]] | None] = ContextVar(
+    "hrviewer_stored_bytes", default=None
+)
 
 
 @cache
@@ -43,7 +45,7 @@ def _counting_store() -> Any:
     from zarr.storage import LocalStore, WrapperStore
 
     class CountingStore(WrapperStore[Any]):
-        """Store that lists the bytes of each value read through it, 0 for one that is missing.
+        """Store that lists the key and bytes of each value read, 0 for one that is missing.
 
         Whole files of more than `max_bytes` are refused before they are read.
         """
@@ -61,7 +63,7 @@ def _counting_store() -> Any:
             value = await super().get(key, prototype, byte_range)
             counter = _byte_counter.get()
             if counter is not None:
-                counter.append(0 if value is None else len(value))
+                counter.append((key, 0 if value is None else len(value)))
             return value
 
         async def _check_size(self, key: str) -> None:
@@ -129,7 +131,7 @@ class ZarrTiles:
         store = _counting_store()(array.store, max(2 * stored_bytes, MIN_DECODED_LIMIT))
         counted = zarr.open_array(store, path=array.path, mode="r")
         self._array = with_checked_codecs(counted, name, max(2 * chunk_bytes, MIN_DECODED_LIMIT))
-        self._refilled = with_other_fill(self._array) if marks_missing else None
+        self._marks_missing = marks_missing
         self.tile = self._tile_side(chunk["y"]), self._tile_side(chunk["x"])
 
     @staticmethod
@@ -139,33 +141,52 @@ class ZarrTiles:
     def read(self, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
         """Return a window and its stored bytes."""
         selection = plane_selection(self._axes, self._plane, (y0, y1, x0, x1))
-        counter: list[int] = []
+        counter: list[tuple[str, int]] = []
         token = _byte_counter.set(counter)
         try:
             pixels = np.asarray(self._array[selection])
         finally:
             _byte_counter.reset(token)
-        missing = counter.count(0)
-        self.missing += missing
-        self.stored += len(counter) - missing
-        valid: Any = None
-        if missing and self._refilled is not None:
-            # A pixel that changes with the fill value is not stored.
-            other = np.asarray(self._refilled[selection])
-            valid = np.any(to_yxc(pixels == other, self._axes, self._channels), axis=2)
-        return DecodedTile(to_yxc(pixels, self._axes, self._channels), sum(counter), valid=valid)
+        missing = {key for key, size in counter if size == 0}
+        self.missing += len(missing)
+        self.stored += len(counter) - len(missing)
+        valid = self._valid(selection, missing) if missing and self._marks_missing else None
+        size = sum(size for _, size in counter)
+        return DecodedTile(to_yxc(pixels, self._axes, self._channels), size, valid=valid)
+
+    def _valid(
+        self, selection: Sequence[int | slice], missing: Set[str]
+    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return where a selection has data in any channel, ``(h, w)``."""
+        sizes = [
+            len(range(*at.indices(n))) if isinstance(at, slice) else 1
+            for at, n in zip(selection, self._array.shape, strict=True)
+        ]
+        stored = np.ones(sizes, bool)
+        folder = f"{self._array.path}/" if self._array.path else ""
+        for key, place in stored_parts(self._array, selection):
+            stored[place] = folder + key not in missing
+        planes = tuple(slice(None) if isinstance(at, slice) else 0 for at in selection)
+        return to_yxc(stored[planes], self._axes, self._channels).any(axis=2)
 
 
-def with_other_fill(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Return an array with another value in the places of chunks that are not stored."""
-    import zarr
+def stored_parts(
+    array: zarr.Array[Any], index: Sequence[int | slice]
+) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """Yield the key of each chunk (or shard) under an index, and its place in the selection.
 
-    fill = array.metadata.fill_value
-    other = array.dtype.type(fill is None or not np.any(fill))  # 1 for 0, 0 for others and NaN
-    if fill is not None and np.isnan(fill):
-        other = array.dtype.type(0)
-    changed = replace(array.metadata, fill_value=other)
-    return zarr.Array(zarr.AsyncArray(changed, array.store_path))
+    The selection has all axes; one that is indexed by a number has length 1.
+    """
+    spans, places = [], []
+    for at, size, step in zip(index, array.shape, array.shards or array.chunks, strict=True):
+        start, stop, _ = at.indices(size) if isinstance(at, slice) else (at, at + 1, 1)
+        numbers = range(start // step, -(-stop // step))
+        spans.append(numbers)
+        places.append(
+            [slice(max(0, n * step - start), min(stop, (n + 1) * step) - start) for n in numbers]
+        )
+    for numbers, place in zip(product(*spans), product(*places), strict=True):
+        yield array.metadata.encode_chunk_key(numbers), place
 
 
 def plane_selection(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hrviewer.claims import require_unclaimed
 from hrviewer.errors import RunError, write_error
 from hrviewer.escaping import printable
+from hrviewer.io.atomic_write import replace_file
 from hrviewer.runs.header import read_header
 
 __all__ = ["RunLabel", "delete_run", "read_label", "write_label"]
@@ -56,10 +56,9 @@ def write_label(run: Path, label: RunLabel) -> None:
     WriteError
         If it cannot be written; the previous one remains.
     """
-    path, new = run / LABEL_FILE, run / f".{LABEL_FILE}.new"
+    path = run / LABEL_FILE
     try:
-        new.write_text(label.model_dump_json(indent=1), "utf-8")
-        os.replace(new, path)
+        replace_file(path, label.model_dump_json(indent=1).encode("utf-8", "surrogatepass"))
     except OSError as error:
         raise write_error(path, error) from error
 

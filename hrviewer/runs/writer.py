@@ -40,8 +40,9 @@ from hrviewer.engine import (
 from hrviewer.engine.cost import QUANTITIES
 from hrviewer.engine.preprocess import value_range
 from hrviewer.errors import HrviewerError, RunError, WriteError
+from hrviewer.folders import sync_tree
 from hrviewer.geometry import Rect
-from hrviewer.io.atomic_write import replace_file, sync_tree
+from hrviewer.io.atomic_write import replace_file
 from hrviewer.io.object_table import write_candidates
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hrviewer.errors import WriteError, write_error
-from hrviewer.io.atomic_write import atomic_path, sync_tree
+from hrviewer.io.atomic_write import atomic_path
 from hrviewer.models import ModelCard
 from hrviewer.paths import is_vacant
 from hrviewer.runs.heads.embeddings import Floats
@@ -118,4 +118,3 @@ def write_head(
         part.mkdir()
         (part / "head.safetensors").write_bytes(data)
         (part / "bundle.json").write_text(text + "\n", encoding="utf-8")
-        sync_tree(part)
