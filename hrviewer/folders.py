@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["finish_zarr_writes", "remove_folder", "sync_files", "sync_folder", "sync_tree"]
+__all__ = [
+    "finish_zarr_writes",
+    "remove_folder",
+    "sync_file",
+    "sync_files",
+    "sync_folder",
+    "sync_tree",
+]
 
 PATIENCE_S = 60.0
 """Seconds that writes in flight may take, as to a network file system that does not respond."""
@@ -24,15 +31,31 @@ def sync_tree(folder: Path) -> None:
         If a file cannot be written, as on a full disk that had promised the space.
     """
     for parent, _, names in os.walk(folder):
-        sync_files(Path(parent, name) for name in names)
+        for name in names:
+            sync_file(Path(parent, name))
         sync_folder(Path(parent))
 
 
-def sync_files(files: Iterable[Path]) -> None:
-    """Bring files to the disk; OSError if one cannot be written."""
+def sync_file(file: Path) -> None:
+    """Bring a file to the disk, but not its name; OSError if it cannot be written."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_files(files: Iterable[Path], root: Path) -> None:
+    """Bring files below a folder to the disk, with their names and those of their folders.
+
+    Raises
+    ------
+    OSError
+        If one cannot be written.
+    """
+    parents: set[Path] = set()
     for file in files:
-        with file.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        sync_file(file)
+        parents |= {parent for parent in file.parents if parent.is_relative_to(root)}
+    for parent in parents:
+        sync_folder(parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,17 +6,43 @@ import builtins
 import errno
 import io
 import os
+import random
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 OPERATIONS = ("replace", "rename", "link", "mkdir", "fsync", "open")
 """Functions of `os` that are counted, besides opening a file to write, and writing to it."""
+
+
+@dataclass
+class Renaming:
+    """A change of names that is not on the disk yet."""
+
+    name: str
+    source: str
+    target: str
+    replaced: bytes | None
+
+    def undo(self, synced: set[str]) -> None:
+        """Give back the old names and contents."""
+        if not os.path.lexists(self.target):
+            return
+        if self.name == "link":
+            os.unlink(self.target)
+            return
+        os.rename(self.target, self.source)
+        if self.target in synced:
+            synced.add(self.source)
+        if self.replaced is not None:
+            Path(self.target).write_bytes(self.replaced)
+            synced.add(self.target)
 
 
 class FailingFiles:
@@ -28,16 +54,19 @@ class FailingFiles:
         Operations elsewhere pass.
     fail_at : int, optional
         Number of the operation that fails, from 0; none by default.
-    how : {"full", "broken", "kill", "power"}
+    how : {"full", "broken", "kill", "power", "lost"}
         ``full``: with ENOSPC, after half of what was to be written, and so do all that follow;
         ``broken``: with EIO, once; ``kill``: SIGKILL ends the process; ``power``: the same, and
-        files keep their names and lose their contents unless these were brought to the disk.
+        files keep their names and lose their contents unless these were brought to the disk;
+        ``lost``: the same, but each file at random keeps, loses or halves its contents or was never
+        there, and the last changes of names are undone up to one that is on the disk.
     """
 
     def __init__(self, folder: Path, fail_at: int | None = None, how: str = "full") -> None:
         self.folder, self.fail_at, self.how = str(folder), fail_at, how
         self.count, self.is_first = 0, False
         self.synced = {str(path) for path in folder.rglob("*") if path.is_file()}
+        self.renamings: list[Renaming] = []
         self._lock = threading.Lock()
 
     def concerns(self, path: object) -> bool:
@@ -54,22 +83,44 @@ class FailingFiles:
         self.is_first = number == self.fail_at
         if self.fail_at is None or number < self.fail_at:
             return False
-        if self.how == "power":
+        if self.how in ("power", "lost"):
+            self.fail_at = None  # what follows is no operation of the command
             self.lose_contents()
-        if self.how in ("kill", "power"):
+        if self.how in ("kill", "power", "lost"):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.how == "full" or number == self.fail_at
 
     def lose_contents(self) -> None:
-        """Empty all files that are not on the disk; claims are dead anyway."""
-        for path in Path(self.folder).rglob("*"):
-            if path.is_file() and str(path) not in self.synced and "claim" not in path.name:
-                os.truncate(path, 0)
+        """Damage all files that are not on the disk; claims are dead anyway."""
+        chance = random.Random(self.count)
+        if self.how == "lost":
+            kept = chance.randrange(len(self.renamings) + 1)
+            for renaming in reversed(self.renamings[kept:]):
+                renaming.undo(self.synced)
+        for path in sorted(Path(self.folder).rglob("*")):
+            if not path.is_file() or str(path) in self.synced or "claim" in path.name:
+                continue
+            fate = chance.randrange(4) if self.how == "lost" else 0
+            if fate == 3:
+                path.unlink()
+            else:
+                os.truncate(path, path.stat().st_size * fate // 2)
+
+    def before(self, name: str, paths: tuple[str, ...]) -> None:
+        """Keep what a change of names replaces."""
+        source, target = (os.path.abspath(os.fsdecode(path)) for path in paths)
+        replaced = Path(target).read_bytes() if os.path.isfile(target) else None
+        self.renamings.append(Renaming(name, source, target, replaced))
 
     def note(self, name: str, paths: tuple[str, ...]) -> None:
-        """Follow which files are on the disk."""
+        """Follow which files and names are on the disk."""
         if name == "fsync":
             self.synced.update(paths)
+            self.renamings = [
+                renaming
+                for renaming in self.renamings
+                if os.path.dirname(renaming.target) not in paths
+            ]
         elif name in ("replace", "rename", "link"):
             source, target = (os.path.abspath(os.fsdecode(path)) for path in paths)
             inside = [path for path in self.synced if path.startswith(f"{source}/")]
@@ -131,9 +182,9 @@ def failing(files: FailingFiles) -> Iterator[FailingFiles]:
             paths = [path_of(args[0], files.folder)] if name == "fsync" else args[:2]
             if writes and any(files.concerns(path) for path in paths):
                 files.check()
+                if name in ("replace", "rename", "link"):
+                    files.before(name, tuple(args[:2]))
             found = plain(*args, **more)
-            if name != "fsync":
-                paths = args[:2]
             if name in ("replace", "rename", "link", "fsync") and files.concerns(paths[0]):
                 files.note(name, tuple(paths))
             return found

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hrviewer.claims import claim
 from hrviewer.errors import HrviewerError, WriteError, write_error
-from hrviewer.folders import finish_zarr_writes, remove_folder, sync_files, sync_folder, sync_tree
+from hrviewer.folders import finish_zarr_writes, remove_folder, sync_file, sync_folder, sync_tree
+from hrviewer.paths import CLAIM_PREFIX
 
-__all__ = ["atomic_path", "replace_file", "require_new_path"]
+__all__ = ["atomic_path", "remove_leftovers", "replace_file", "require_new_path"]
 
 PART_PREFIX, PART_SUFFIX, KEY_LENGTH = ".hrviewer-", ".part", 32
 """Of the names of temporary files: ``.hrviewer-KEY.part``, the key a digest of the final name."""
+
+LEFTOVER_NAME = re.compile(
+    rf"{re.escape(PART_PREFIX)}(?P<part>[0-9a-f]{{{KEY_LENGTH}}}){re.escape(PART_SUFFIX)}"
+    rf"|{re.escape(CLAIM_PREFIX)}(?P<claim>[0-9a-f]{{{KEY_LENGTH}}})-\d+"
+)
 
 
 def require_new_path(path: str | Path) -> Path:
@@ -64,7 +71,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:KEY_LENGTH]
     with claim(path.parent, key, path):
         require_new_path(path)  # an earlier writer may just have finished
-        remove_stale_parts(path.parent)
+        remove_leftovers(path.parent)
         part = path.with_name(f"{PART_PREFIX}{key}{PART_SUFFIX}")
         try:
             remove(part)
@@ -107,14 +114,13 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def remove_stale_parts(folder: Path) -> None:
-    """Remove the temporary files of killed processes: those that nobody claims any more."""
-    length = len(PART_PREFIX) + KEY_LENGTH + len(PART_SUFFIX)
-    for part in folder.glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
-        if len(part.name) == length:
-            key = part.name.removeprefix(PART_PREFIX).removesuffix(PART_SUFFIX)
-            with suppress(OSError), claim(folder, key, part):
-                remove(part)
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left: temporary files that nobody claims, and dead claims."""
+    names = (LEFTOVER_NAME.fullmatch(path.name) for path in folder.glob(f"{PART_PREFIX}*"))
+    for key in {name["part"] or name["claim"] for name in names if name}:
+        part = folder / f"{PART_PREFIX}{key}{PART_SUFFIX}"
+        with suppress(OSError), claim(folder, key, part):  # which removes a dead one
+            remove(part)
 
 
 def remove(part: Path) -> None:
@@ -134,7 +140,7 @@ def move_into_place(part: Path, path: Path) -> None:
         os.rename(part, path)
         sync_folder(path.parent)
         return
-    sync_files([part])
+    sync_file(part)
     try:
         os.link(part, path)
     except FileExistsError:

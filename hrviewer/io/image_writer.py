@@ -23,7 +23,7 @@ from hrviewer.claims import claim
 from hrviewer.errors import HrviewerError, ParameterError, WriteError, write_error
 from hrviewer.folders import remove_folder, sync_files, sync_folder, sync_tree
 from hrviewer.geometry import Grid, Rect
-from hrviewer.io.atomic_write import replace_file, require_new_path
+from hrviewer.io.atomic_write import remove_leftovers, replace_file, require_new_path
 from hrviewer.io.exportable import ProgressCallback
 from hrviewer.io.ground_truth.points import write_csv
 from hrviewer.io.image_plan import (
@@ -57,6 +57,9 @@ CHUNK = 512
 SHARD = 4096
 BAND = 1024
 """Rows of a shard that are computed at once."""
+
+STATE_FILE = "state.json"
+"""In the folder of an unfinished conversion."""
 
 
 def write_image(
@@ -251,12 +254,15 @@ class ResumableFolder:
 
     def _resume_or_create(self) -> ResumableFolder:
         require_new_path(self.path)  # an earlier writer may just have finished
+        remove_leftovers(self.path.parent)
         try:
-            saved = json.loads((self.root / "state.json").read_text("utf-8"))
+            saved = json.loads((self.root / STATE_FILE).read_text("utf-8"))
         except (OSError, ValueError):
             saved = {}
         if saved.get("source") == self._state["source"]:
             self._state = saved
+            for left in self.root.rglob("*.partial"):  # zarr's, of a killed process
+                left.unlink(missing_ok=True)
         else:
             remove_folder(self.root)
             try:
@@ -280,6 +286,10 @@ class ResumableFolder:
         part._state, part._prefix = self._state, f"{prefix}/"
         return part
 
+    def has_begun(self, level: str) -> bool:
+        """Return whether a level was created, and is on the disk with what came before it."""
+        return self._prefix + level in self._state["done"]
+
     def shards_written(self, level: str) -> int:
         """Return the number of shards written of a level."""
         return int(self._state["done"].get(self._prefix + level, 0))
@@ -287,11 +297,11 @@ class ResumableFolder:
     def mark_written(self, level: str, count: int) -> None:
         """Record the number of shards written of a level."""
         self._state["done"][self._prefix + level] = count
-        replace_file(self.root / "state.json", json.dumps(self._state).encode())
+        replace_file(self.root / STATE_FILE, json.dumps(self._state).encode())
 
     def commit(self) -> Path:
         """Rename the folder to its final path, once all of it is on the disk."""
-        (self.root / "state.json").unlink()
+        (self.root / STATE_FILE).unlink()
         sync_tree(self.root)
         os.rename(self.root, self.path)
         sync_folder(self.path.parent)
@@ -321,13 +331,9 @@ def write_levels(
     import zarr
 
     sides = plan.levels()
-    group = zarr.open_group(part.folder, mode="a", zarr_format=ZARR_FORMATS[version])
-    set_metadata(group, image_metadata(plan, len(sides)), version)
-    if plan.attributes:
-        group.attrs["hrviewer"] = plan.attributes
-    if part.folder != part.root:
-        parent = zarr.open_group(part.folder.parent, mode="a", zarr_format=ZARR_FORMATS[version])
-        set_metadata(parent, {"version": version, "labels": [part.folder.name]}, version)
+    if not part.has_begun("0"):
+        create_group(part, plan, version)
+    group = zarr.open_group(part.folder, mode="r+")
     planes = list(plan.planes())
     total, written = len(planes) * sum(h * w for h, w in sides), 0
     arrays: list[Any] = []
@@ -335,7 +341,11 @@ def write_levels(
         level = str(i)
         # A chunk that is not stored would be one without data.
         with zarr.config.set({"array.write_empty_chunks": True}):
-            array: Any = group[level] if level in group else create_array(group, level, plan, h, w)
+            if not part.has_begun(level):
+                create_array(group, level, plan, h, w)
+                sync_tree(part.root)
+                part.mark_written(level, 0)
+            array: Any = group[level]
         arrays.append(array)
         shards = Grid(Rect(0, 0, h, w), shard_side(h, w))
         for number, (plane, shard) in enumerate(product(planes, shards)):
@@ -354,12 +364,31 @@ def write_levels(
                 index = plan.index(shard, plane)
                 array[index] = block
                 # It counts as written once a power cut leaves it there.
-                sync_files(part.folder / level / key for key, _ in stored_parts(array, index))
+                keys = (key for key, _ in stored_parts(array, index))
+                sync_files((part.folder / level / key for key in keys), part.root)
                 part.mark_written(level, number + 1)
             written += shard.area
             if progress:
                 progress(written, total)
     return arrays
+
+
+def create_group(part: ResumableFolder, plan: ImagePlan, version: Version) -> None:
+    """Create the group of an image, and that of its labels around it."""
+    import zarr
+
+    form = ZARR_FORMATS[version]
+    if part.folder != part.root:
+        parent = zarr.open_group(part.folder.parent, mode="w", zarr_format=form)
+        set_metadata(parent, {"version": version, "labels": [part.folder.name]}, version)
+    elif part.root.exists():
+        for file in part.root.iterdir():
+            if file.is_file() and file.name != STATE_FILE:  # of a killed process
+                file.unlink()
+    group = zarr.open_group(part.folder, mode="a", zarr_format=form)
+    set_metadata(group, image_metadata(plan, len(plan.levels())), version)
+    if plan.attributes:
+        group.attrs["hrviewer"] = plan.attributes
 
 
 def create_array(group: Any, level: str, plan: ImagePlan, h: int, w: int) -> Any:

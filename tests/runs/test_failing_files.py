@@ -9,34 +9,50 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import pytest
 from failing_files import FailingFiles, count_operations, failing, killed, some
 from PIL import Image
 from toys import Bright, Encoder, ToyBundle, picture, toy_bundle
 
-from hrviewer.errors import HrviewerError
+from hrviewer.batch import worker
+from hrviewer.batch.image_list import ImageEntry
+from hrviewer.batch.results_table import ResultsTable, read_table
+from hrviewer.batch.settings import BatchSettings, EngineSettings
+from hrviewer.errors import HrviewerError, WriteError, write_error
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io import export
 from hrviewer.io.annotations import read_annotations, write_annotations
+from hrviewer.io.atomic_write import atomic_path
 from hrviewer.io.features import Feature
 from hrviewer.io.image_writer import write_image
+from hrviewer.models.threads import available_cores
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, compare, fit_head, run
 from hrviewer.runs.importers import import_run
+from hrviewer.runs.provenance import versions
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork are POSIX's")
 
 IMAGE = picture(96, 128)
-QUICK = 4
+LARGE = picture(600, 1200)
+"""An image of two levels."""
+
+QUICK = 3
 """Operations of each command that fail in the quick tests."""
+
+POWER_CUTS = ("power", "lost")
+ENDINGS = ("kill", *POWER_CUTS)
+"""Failures that end the process."""
 
 
 @dataclass
@@ -77,7 +93,7 @@ def read_tree(folder: Path) -> object:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and "claim" not in path.name
     }
 
 
@@ -120,6 +136,38 @@ def act_fit(folder: Path, encoded: Path) -> None:
         fit_head(Run(encoded), GroundTruth(points, source="points"), folder / "head")
 
 
+def act_batch(folder: Path, images: Sequence[Path]) -> None:
+    """Do what a batch does on its only worker, which is this process."""
+    settings = BatchSettings(
+        model="toy", strategy="patches", params={"tile": 32}, cache="off", exports=("csv",)
+    )
+    engine = EngineSettings(
+        version=versions()["hrviewer"], device="cpu", backend="", cores=available_cores(),
+        streams=1, batch=1,
+    )  # fmt: skip
+    out = folder / "batch"
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise write_error(out, error) from None
+    entries = [ImageEntry(image=str(image)) for image in images]
+    table = ResultsTable(out, entries)
+    with patch.object(worker, "opened_bundle", lambda *_: toy_bundle()):
+        for entry in entries:
+            row = worker.run_image(str(out), settings, engine, entry)
+            if row["status"] == "failed":
+                raise WriteError(row["error"])
+            table.update(entry, row)
+
+
+def read_batch(folder: Path) -> object:
+    table = read_table(folder / "batch")
+    maps = [Run(path).output.tobytes() for path in table["run"]]
+    exported = sorted((folder / "batch" / "exports").iterdir())
+    exports = [(path.name, pd.read_csv(path)["value"].tolist()) for path in exported]
+    return table[["image", "status", "estimate"]].to_csv(), maps, exports
+
+
 def annotation(number: int) -> Feature:
     return Feature("annotation", "a", point=(float(number), 1.0), number=0)
 
@@ -140,13 +188,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_folder(folder: Path) -> Path:
     Image.fromarray(IMAGE).save(folder / "image.png")
+    Image.fromarray(IMAGE[:64, :64]).save(folder / "second.png")
+    Image.fromarray(LARGE).save(folder / "large.png")
     act_run(folder, folder / "image.png")
     bundle = ToyBundle(main=Bright(), encoder=Encoder())
     run(IMAGE, bundle, "compression", out=folder / "encoded.run.zarr", cache="off")
     return folder
 
 
-SHORT = ("run", "convert", "import", "fit", "annotate",
+SHORT = ("run", "convert", "import", "batch", "fit", "annotate",
          "export geojson", "export ome-zarr", "export csv")  # fmt: skip
 NAMES = (*SHORT, "compare")
 """Commands; those that are not short have hundreds of operations."""
@@ -157,7 +207,8 @@ def command_of(name: str, made: Path) -> Command:
     commands = {
         "run": Command(partial(act_run, image=image), read_run),
         "compare": Command(partial(act_compare, image=image), read_compare),
-        "convert": Command(partial(act_convert, image=image), read_tree),
+        "convert": Command(partial(act_convert, image=made / "large.png"), read_tree),
+        "batch": Command(partial(act_batch, images=(image, made / "second.png")), read_batch),
         "import": Command(partial(act_import, image=image), read_import),
         "fit": Command(partial(act_fit, encoded=made / "encoded.run.zarr"), read_tree),
         "annotate": Command(act_annotate, read_annotated),
@@ -183,27 +234,32 @@ def error_of(act: Callable[[], object], files: FailingFiles) -> str:
 def check_failure(command: Command, folder: Path, expected: object, how: str, at: int) -> None:
     """Let an operation fail, repeat the command, and compare what it left."""
     folder.mkdir()
-    if how in ("kill", "power"):
+    if how in ENDINGS:
         killed(partial(command.act, folder), folder, at, how)
     else:
         assert "\n" not in error_of(partial(command.act, folder), FailingFiles(folder, at, how))
     command.act(folder)
     assert command.read(folder) == expected
-    left = [p for p in folder.rglob("*") if p.name.endswith((".new", ".part")) or "claim" in p.name]
-    # An import that is killed at its very end is complete, and nobody claims its folder again.
+    if how in ENDINGS and find_leftovers(folder):
+        # It was killed at its very end and is complete: the next writer into the folder comes by.
+        with atomic_path(folder / "next") as path:
+            path.touch()
+    # Nobody claims the folder of an import again.
     is_import = getattr(command.act, "func", None) is act_import
-    assert not left or (is_import and how == "kill")
+    assert not find_leftovers(folder) or (is_import and how in ENDINGS)
     shutil.rmtree(folder)
 
 
-LASTING = ("run", "fit", "annotate", "export geojson", "export csv")
-"""Commands whose results survive a power cut."""
+def find_leftovers(folder: Path) -> list[Path]:
+    endings = (".new", ".part", ".partial")
+    return [p for p in folder.rglob("*") if p.name.endswith(endings) or "claim" in p.name]
 
-FAILURES = [*product(NAMES, ("full", "broken", "kill")), *product(LASTING, ["power"])]
+
+FAILURES = [*product(NAMES, ("full", "broken", "kill", *POWER_CUTS))]
 
 
 @pytest.mark.parametrize(
-    ("name", "how"), [f for f in FAILURES if f[1] != "broken" or f[0] == "run"]
+    ("name", "how"), [f for f in FAILURES if f[1] not in ("broken", "power") or f[0] == "run"]
 )
 def test_a_few_failures(name: str, how: str, made: Path, tmp_path: Path) -> None:
     check_failures(command_of(name, made), how, tmp_path, QUICK)
@@ -230,19 +286,19 @@ def check_failures(command: Command, how: str, tmp_path: Path, most: int) -> Non
         check_failure(command, tmp_path / f"at{at}", expected, how, at)
 
 
-@pytest.mark.parametrize("how", ["full", "broken", "kill", "power"])
+@pytest.mark.parametrize("how", ["full", "broken", *ENDINGS])
 def test_annotations_are_the_old_or_the_new_ones(how: str, tmp_path: Path) -> None:
     count = count_operations(partial(act_annotate, tmp_path), tmp_path)
     write_annotations(tmp_path, [annotation(1)])
     for at in range(count):
-        if how in ("kill", "power"):
+        if how in ENDINGS:
             killed(partial(act_annotate, tmp_path), tmp_path, at, how)
         else:
             with failing(FailingFiles(tmp_path, at, how)), suppress(HrviewerError):
                 act_annotate(tmp_path)
         (found,) = read_annotations(tmp_path)
         assert found.point in ((1.0, 1.0), (2.0, 1.0))
-        assert how in ("kill", "power") or os.listdir(tmp_path) == ["annotations.geojson"]
+        assert how in ENDINGS or os.listdir(tmp_path) == ["annotations.geojson"]
         write_annotations(tmp_path, [annotation(1)])
         assert os.listdir(tmp_path) == ["annotations.geojson"]
 
