@@ -156,7 +156,7 @@ class ZarrTiles:
 
     def _valid(
         self, selection: Sequence[int | slice], missing: Set[str]
-    ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    ) -> np.ndarray[Any, np.dtype[Any]]:
         """Return where a selection has data in any channel, ``(h, w)``."""
         sizes = [
             len(range(*at.indices(n))) if isinstance(at, slice) else 1
@@ -167,7 +167,7 @@ class ZarrTiles:
         for key, place in stored_parts(self._array, selection):
             stored[place] = folder + key not in missing
         planes = tuple(slice(None) if isinstance(at, slice) else 0 for at in selection)
-        return to_yxc(stored[planes], self._axes, self._channels).any(axis=2)
+        return np.any(to_yxc(stored[planes], self._axes, self._channels), axis=2)
 
 
 def stored_parts(
@@ -185,8 +185,8 @@ def stored_parts(
         places.append(
             [slice(max(0, n * step - start), min(stop, (n + 1) * step) - start) for n in numbers]
         )
-    for numbers, place in zip(product(*spans), product(*places), strict=True):
-        yield array.metadata.encode_chunk_key(numbers), place
+    for chunk, place in zip(product(*spans), product(*places), strict=True):
+        yield array.metadata.encode_chunk_key(chunk), place
 
 
 def plane_selection(

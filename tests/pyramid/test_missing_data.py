@@ -13,6 +13,7 @@ import zarr
 from hrviewer.geometry import Rect
 from hrviewer.io.image_writer import write_image
 from hrviewer.pyramid import open_pyramid, tile_cache
+from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -274,3 +275,43 @@ def test_a_band_that_is_marked_as_alpha_but_named_otherwise_is_a_band(
         assert image.channels == bands
         assert image.is_rgb
         assert image.has_mask == (bands == 3)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_tile_with_a_missing_chunk_is_read_once(
+    version: Literal["0.4", "0.5"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    values = np.arange(2 * 40 * 60, dtype="u2").reshape(2, 40, 60)
+    form = 2 if version == "0.4" else 3
+    array = zarr.create_array(
+        path, shape=values.shape, chunks=(1, 16, 16), dtype="u2", zarr_format=form
+    )
+    array[:] = values + 1
+    channel, row, column = 1, 1, 2
+    gone = [array.metadata.encode_chunk_key((c, 0, 3)) for c in (0, 1)]
+    gone.append(array.metadata.encode_chunk_key((channel, row, column)))
+    for key in gone:
+        (path / key).unlink()
+    read: list[str] = []
+    plain = zarr.storage.LocalStore.get
+
+    async def count(store: Any, key: str, *args: Any, **more: Any) -> Any:
+        read.append(key)
+        return await plain(store, key, *args, **more)
+
+    tiles = ZarrTiles(zarr.open_array(path, mode="r"), "cyx", {}, marks_missing=True)
+    monkeypatch.setattr(zarr.storage.LocalStore, "get", count)
+    tile = tiles.read(3, 40, 5, 60)
+    assert len(read) == len(set(read)) == 2 * 3 * 4
+    valid = np.ones((40, 60), bool)
+    valid[:16, 48:] = False  # in both channels; elsewhere one of them is there
+    assert tile.valid is not None
+    np.testing.assert_array_equal(tile.valid, valid[3:, 5:])
+    np.testing.assert_array_equal(
+        tile.pixels[..., 0][tile.valid], values[0, 3:, 5:][tile.valid] + 1
+    )
+    second = ZarrTiles(zarr.open_array(path, mode="r"), "cyx", {}, (1,), marks_missing=True)
+    alone = second.read(16, 32, 32, 48).valid
+    assert alone is not None
+    assert not alone.any()
