@@ -167,7 +167,7 @@ class ZarrTiles:
         for key, place in stored_parts(self._array, selection):
             stored[place] = folder + key not in missing
         planes = tuple(slice(None) if isinstance(at, slice) else 0 for at in selection)
-        return np.any(to_yxc(stored[planes], self._axes, self._channels), axis=2)
+        return np.asarray(to_yxc(stored[planes], self._axes, self._channels).any(axis=2))
 
 
 def stored_parts(
