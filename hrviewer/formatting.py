@@ -162,10 +162,30 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
         (f"{format_number(estimate[key])} per {unit}" for key, unit in per_area if key in estimate),
         "",
     )
+    if density and estimate["kind"] == "count" and len(estimate["per_class"]) > 1:
+        density = describe_class_density(estimate, density)
     if density and "density_of" in estimate:
         density += f" of {estimate['density_of']}"
     rough = "" if exhaustive or model or truth else "rough"
     return EstimateText(amount, density, certainty or rough, model, truth, covered)
+
+
+def describe_class_density(estimate: Mapping[str, Any], density: str) -> str:
+    """Return the density of the class with most objects, and that of all.
+
+    Examples
+    --------
+    >>> found = {"value": 14.0, "per_class": {"boat": 13.0, "car": 1.0}, "per_ha": 2.8}
+    >>> describe_class_density(found, "2.8 per ha")
+    '2.6 boats per ha, all classes 2.8 per ha'
+    """
+    name, count = max(estimate["per_class"].items(), key=lambda item: item[1])
+    if not count or count == estimate["value"]:
+        return density
+    key = next(f"per_{key}" for key in AREA_UNITS if f"per_{key}" in estimate)
+    unit = AREA_UNITS[key.removeprefix("per_")][0]
+    own = format_number(estimate[key] * count / estimate["value"])
+    return f"{own} {pluralize(name)} per {unit}, all classes {density}"
 
 
 def format_estimate(estimate: Mapping[str, Any] | None) -> str:

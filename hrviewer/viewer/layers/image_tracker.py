@@ -176,10 +176,11 @@ class ImageTracker:
             self._has_scale_bar = self._viewer.canvas.overlays.scale_bar.visible = True
 
     def _select_any(self) -> None:
-        """Make the topmost image current where there is none."""
+        """Make the topmost visible image current where there is none, or the topmost one."""
         if self._state.image is None:
-            found = filter(None, map(self.session_of, reversed(self._viewer.layers)))
-            self._state.select_image(next(found, None))
+            images = self._images()[::-1]
+            images.sort(key=self._visibility.is_visible, reverse=True)
+            self._state.select_image(self.session_of(images[0]) if images else None)
 
     def _show_current(self) -> None:
         """Show the image that became current."""
