@@ -173,7 +173,7 @@ class RunSpec:
             check_matches(earlier, identity, models, engine_settings(pipeline), path)
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
-        notes += [str(deviation)] if deviation else []
+        notes += [str(x) for x in (deviation, self.strategy.advice(context, self.params)) if x]
         writer = RunFolderWriter(
             path,
             self.pyramid,

@@ -154,6 +154,10 @@ class Strategy(ABC):
         """
         return context, params
 
+    def advice(self, context: PlanContext, params: Any) -> str:
+        """Return a note, before anything runs, where another strategy is better; else nothing."""
+        return ""
+
     @abstractmethod
     def plan(self, context: PlanContext, params: Any) -> Plan:
         """Yield requests, receive responses, return the estimate."""

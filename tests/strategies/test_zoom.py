@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import FLOPS, Blurred, Bright, RecordingSink, ToyBundle, Workbench, empty_record
+from toys import (
+    FLOPS,
+    Blurred,
+    Bright,
+    RecordingSink,
+    ToyBundle,
+    Workbench,
+    card,
+    empty_record,
+)
 
 from hrviewer.engine import ResultCache
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard
-from hrviewer.strategies import get_strategy
+from hrviewer.strategies import ModelInfo, PlanContext, get_strategy
 from hrviewer.strategies.estimation.coarse_pass import scout_predicts_counts
 from hrviewer.strategies.zoom import Zoom, ZoomParams
 
@@ -516,3 +525,20 @@ def test_the_default_budget_pays_for_a_few_cells_of_a_small_region():
         assert default(16) == FLOPS * 16**2 < looks
         assert default(2 * tile) == pytest.approx(max(looks, 0.1 * FLOPS * (2 * tile) ** 2))
         assert default(IMAGE.shape[0]) == pytest.approx(0.1 * FLOPS * IMAGE.shape[0] ** 2)
+
+
+def test_where_patches_is_better_it_says_so_before_running():
+    strategy = get_strategy("zoom")
+    role = ModelInfo(card("net"), 4, 0, lambda h, w: FLOPS * h * w)
+
+    def advice(side, pixels):
+        models = {"main": role, "scout": role}
+        whole = Rect(0, 0, side, side)
+        context = PlanContext((side, side), (1.0,), None, whole, 1.0, models, budget=FLOPS * pixels)
+        return strategy.advice(context, strategy.Params())
+
+    few = "the budget pays for 8 patches at most, too few for a count within 20 %"
+    assert few in advice(512, 8 * 64**2)
+    assert advice(512, 8 * 64**2).endswith("patches measures everything for 8.0 times as much")
+    assert advice(512, 512**2) == ""
+    assert advice(4096, 0.1 * 4096**2) == ""

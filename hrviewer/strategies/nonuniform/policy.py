@@ -70,6 +70,7 @@ class NonUniform(Strategy):
     )
     Params: ClassVar[type[Params]] = NonUniformParams
     default_budget: ClassVar[float | None] = 0.1
+    default_tiles: ClassVar[float] = 0.5
     priors: ClassVar[tuple[str, ...]] = ("saliency", "density")
 
     def as_part(

@@ -54,6 +54,9 @@ __all__ = ["refine", "refines"]
 FLOOR = 0.1
 """Fraction of the random draws that is distributed evenly, since the scout may miss places."""
 
+MIN_RANDOM = 4
+"""Random squares that the budget should pay for, but for at most a third of it."""
+
 MAX_LOST = 0.5
 """Part of the region without a scout's prediction above which there is no estimate."""
 
@@ -85,7 +88,7 @@ def refine(context: PlanContext, params: NonUniformParams, overview: Overview) -
     yield Publish("saliency", *grid.as_map(prediction.priority / grid.areas))
     yield Publish("estimate", prediction.values.sum(axis=0), context.region)
     if price is None:
-        budget = remaining * (1 - params.share)
+        budget = _for_leaves(remaining, grid.max_cost, params)
         price = fit_price([squares], partial(_cost, context, params), budget)
     densities = squares.densities(price)
     seen = squares.seen(densities)
@@ -133,7 +136,17 @@ def _price_of_whole(
             sample.append(found[0])
     share = sum(part.area for part in parts) / whole.region.area
     budget = whole.budget * share - overview_flops(whole, overview, parts)
-    return fit_price(sample, partial(_cost, whole, params), budget * (1 - params.share))
+    largest = max((each.grid.max_cost for each in sample), default=0.0)
+    budget = _for_leaves(budget, largest * share, params)
+    return fit_price(sample, partial(_cost, whole, params), budget)
+
+
+def _for_leaves(remaining: float, square_cost: float, params: NonUniformParams) -> float:
+    """Return what of the budget leaves may cost: the rest is for a few random squares at least."""
+    if not params.share or math.isinf(remaining):
+        return remaining
+    wanted = max(params.share * remaining, MIN_RANDOM * square_cost)
+    return remaining - min(wanted, remaining / 3)
 
 
 def _run_scout(

@@ -17,13 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import ModelError, ParameterError
+from hrviewer.geometry import snap_scale
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.estimation.aggregation import check_aggregation
 from hrviewer.strategies.estimation.coarse_pass import predict_cells, run_scout
 from hrviewer.strategies.estimation.foreground import find_foreground, skips_background
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling import SamplingEstimator
-from hrviewer.strategies.estimation.sampling_grid import build_grid, upper_bounds
+from hrviewer.strategies.estimation.sampling_grid import (
+    affordable_cells,
+    build_grid,
+    upper_bounds,
+)
 from hrviewer.strategies.estimation.shares import (
     cell_sizes,
     measured_maximum,
@@ -35,11 +40,14 @@ from hrviewer.strategies.estimation.two_phase import (
     regression_estimate,
 )
 from hrviewer.strategies.protocol import Estimate, Plan, PlanContext, Publish
-from hrviewer.strategies.tiling import tile_option
+from hrviewer.strategies.tiling import tile_option, tiles, total_flops
 from hrviewer.strategies.zoom.params import ZoomParams
 from hrviewer.strategies.zoom.selection import SELECTORS
 
 __all__ = ["Zoom"]
+
+NARROW = 32
+"""Patches below which the half-width of an interval is usually more than 20 % of the count."""
 
 MAX_LOST = 0.5
 """Part of the region without a prediction, or of the measurements that failed, above which there
@@ -71,6 +79,23 @@ class Zoom(Strategy):
         automatic = 0.5 if context.main.card.has_shares else 0.1
         share = params.share if params.share >= 0 else automatic
         return params.model_copy(update={"share": share, "floor": params.floor or automatic})
+
+    def advice(self, context: PlanContext, params: ZoomParams) -> str:
+        """Return a note where the budget pays for too few patches for a narrow interval."""
+        main, tile = context.main, context.main.card.input.tile
+        if context.budget >= NARROW * main.flops(tile, tile) or main.card.has_shares:
+            return ""
+        cost = total_flops(
+            main, tiles(main, context.region, snap_scale(context.native_scale)), context.rect
+        )
+        grid = build_grid(context, tile_option(main, params.tile) or 0, context.budget)
+        patches = affordable_cells(grid, context.budget)
+        if patches >= min(NARROW, len(grid.patches)) or context.budget >= cost:
+            return ""
+        return (
+            f"the budget pays for {patches} patches at most, too few for a count within 20 %: "
+            f"patches measures everything for {cost / context.budget:.1f} times as much"
+        )
 
     def plan(self, context: PlanContext, params: ZoomParams) -> Plan:
         """Run the scout, measure selected cells, estimate the total."""

@@ -15,6 +15,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from hrviewer_histology.stains import LONG
+
 __all__ = ["cover", "negative_field"]
 
 ERYTHROCYTE = 14.0
@@ -44,7 +46,7 @@ def negative_field(
     scale
         Reduction of what is drawn, as that of the fields beside it.
     """
-    kind = rng.choice(5, p=(0.35, 0.1, 0.3, 0.15, 0.1))
+    kind = rng.choice(5, p=(0.4, 0.1, 0.2, 0.15, 0.15))
     background = rng.uniform(0, 0.25) * _texture(rng, side, textures)[None] * _stain(rng, EOSIN)
     drawn = (_blood, _fat, _mucus, _ink, _glass)[kind](rng, side, textures, scale)
     density = (background if kind != 1 else 0) + drawn
@@ -75,8 +77,12 @@ def _stain(rng: np.random.Generator, stains: Sequence[Sequence[float]]) -> Float
     return np.asarray(mix / np.linalg.norm(mix) * np.sqrt(3))[:, None, None]
 
 
-def _texture(rng: np.random.Generator, side: int, textures: Tensor) -> Floats:
-    tile = textures[rng.integers(len(textures))].numpy()
+def _texture(
+    rng: np.random.Generator, side: int, textures: Tensor, *, long: bool = False
+) -> Floats:
+    """Return a texture; a long one cannot be taken for nuclei (see `make_textures`)."""
+    kinds = len(textures) // LONG if long else len(textures)
+    tile = textures[rng.integers(kinds)].numpy()
     y, x = rng.integers(tile.shape[0] - side + 1, size=2)
     return np.asarray(tile[y : y + side, x : x + side], np.float64)
 
@@ -128,8 +134,8 @@ def _fat(rng: np.random.Generator, side: int, textures: Tensor, scale: float) ->
 
 def _mucus(rng: np.random.Generator, side: int, textures: Tensor, scale: float) -> Floats:
     """Wisps and sheets in a pale nuclear stain, or folded, dense ones in the tissue's."""
-    sheet = _texture(rng, side, textures) ** rng.uniform(1, 5)
-    veil = gaussian_filter(_texture(rng, side, textures), rng.uniform(0, 6))
+    sheet = _texture(rng, side, textures, long=True) ** rng.uniform(1, 5)
+    veil = gaussian_filter(_texture(rng, side, textures, long=True), rng.uniform(0, 6))
     folded = rng.random() < 0.4
     level = rng.uniform(0.6, 1.6) if folded else rng.uniform(0.1, 1.3)
     return np.asarray(level * (sheet + 0.5 * veil)[None] * _stain(rng, EOSIN if folded else MUCUS))
@@ -137,7 +143,7 @@ def _mucus(rng: np.random.Generator, side: int, textures: Tensor, scale: float) 
 
 def _ink(rng: np.random.Generator, side: int, textures: Tensor, scale: float) -> Floats:
     """Blots, strokes and grains of pigment and ink, up to black."""
-    height = gaussian_filter(_texture(rng, side, textures), rng.uniform(0, 3))
+    height = gaussian_filter(_texture(rng, side, textures, long=True), rng.uniform(0, 3))
     blot = 1 / (1 + np.exp(-(height - rng.uniform(0.4, 0.95)) * rng.uniform(8, 60)))
     return np.asarray(rng.uniform(0.5, 2.5) * blot[None] * _stain(rng, INK))
 
@@ -146,5 +152,6 @@ def _glass(rng: np.random.Generator, side: int, textures: Tensor, scale: float) 
     """Bare or dusty glass, out of focus, brighter at one side."""
     slope = np.linspace(-1, 1, side) * rng.uniform(0, 0.06)
     shade = slope[:, None] + slope[None] * rng.normal() + 0.1
-    dust = gaussian_filter((rng.random((side, side)) > 0.9995).astype(float), rng.uniform(1, 4))
-    return np.asarray((shade.clip(0) + rng.uniform(0, 20) * dust)[None] * _stain(rng, INK) * 0.5)
+    # Specks smaller than nuclei: larger ones are as round and dark.
+    dust = gaussian_filter((rng.random((side, side)) > 0.9995).astype(float), rng.uniform(0.4, 1))
+    return np.asarray((shade.clip(0) + rng.uniform(0, 5) * dust)[None] * _stain(rng, INK) * 0.5)

@@ -46,7 +46,7 @@ OTHER_STAINS = (
 COUNTERSTAINS = ((0.27, 0.57, 0.78), (0.17, 0.97, 0.12), (0.54, 0.81, 0.22), (0.80, 0.45, 0.39))
 """Optical density of what may stand where eosin does: DAB, PAS, trichromes."""
 BANK, LONG = 96, 3
-"""Textures, and which share of them, the first, is long enough not to be taken for nuclei."""
+"""Textures, and the inverse share of them, the first, too long to be taken for nuclei."""
 
 
 class PhotoFields(Dataset[tuple[Tensor, Tensor]]):

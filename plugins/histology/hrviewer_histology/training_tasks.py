@@ -91,7 +91,8 @@ def main(
     data, bundle
         As of every task.
     tissue
-        Fields of twelve that are of synthetic slides; with `sections` some at random scales.
+        Fields of twelve that are of synthetic slides; with `sections` of fourteen, some at random
+        scales.
     marked
         Further fields, of an annotated slide.
     sections
@@ -127,7 +128,8 @@ def main(
     def pictures(steps: int, seed: int) -> Dataset[Batch]:
         side, streams = 160, list[Dataset[Any]]()
         if left_out != "photos":
-            streams.append(PhotoFields(photos, steps, seed, batch=12 - tissue, side=side))
+            batch = 12 - tissue + (2 if sections else 0)
+            streams.append(PhotoFields(photos, steps, seed, batch=batch, side=side))
         if tissue:
             at_scales = (
                 {"batches_per_image": 64, "downscaled": tissue // 2, "scales": COARSE}
@@ -155,7 +157,7 @@ def main(
         | {"tissue": [counted_image("tissue", TEST_SIDE, seed) for seed in VALIDATION[:4]]},
         test=test,
         windows=COARSE_WINDOWS if marked else WINDOWS,
-        steps=2000 if sections else 3600,
+        steps=1500 if sections else 3600,
         learning_rate=2e-3 if sections else 6e-3 if marked else 3e-3,
     )
 
