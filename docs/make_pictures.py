@@ -27,6 +27,7 @@ NEEDED = {
     "window": ("slide",),
     "strategies": ("slide",),
     "export_figure": ("slide",),
+    "job_nuclei": ("slide",),
     "export_elsewhere": ("slide", "geotiff"),
 }
 """Files that a picture is made of."""
@@ -60,6 +61,8 @@ def commands(slide: str, geotiff: str, folder: str) -> dict[str, list[str]]:
             f"{modules} export {folder}/a.run.zarr -o {folder}/export_figure.png --set dpi=130",
         ],
         "batch": ["docs/batch_window.py"],
+        "job_nuclei": [f"docs/job_pictures.py nuclei {slide}"],
+        "job_people": ["docs/job_pictures.py people"],
         "export_elsewhere": [f"docs/destinations.py {slide} {geotiff}"],
         "samples": [
             f"{modules}_samples.figures {name} {images}/sample_{name}.png"

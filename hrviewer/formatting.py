@@ -185,7 +185,7 @@ def describe_class_density(estimate: Mapping[str, Any], density: str) -> str:
     key = next(f"per_{key}" for key in AREA_UNITS if f"per_{key}" in estimate)
     unit = AREA_UNITS[key.removeprefix("per_")][0]
     own = format_number(estimate[key] * count / estimate["value"])
-    return f"{own} {pluralize(name)} per {unit}, all classes {density}"
+    return f"{own} {pluralize(name, own == '1')} per {unit}, all classes {density}"
 
 
 def format_estimate(estimate: Mapping[str, Any] | None) -> str:

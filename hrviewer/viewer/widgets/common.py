@@ -154,7 +154,7 @@ class ElidedLabel(QElidingLabel):
 
     def sizeHint(self) -> QSize:
         """As high as its lines."""
-        return QSize(40, self._lines * self.fontMetrics().height() + 1)
+        return QSize(40, self._lines * self.fontMetrics().lineSpacing() + 2)
 
     def minimumSizeHint(self) -> QSize:
         """As high as its lines."""
@@ -208,7 +208,7 @@ class RoomyLabel(QLabel):
         return max(int(super().heightForWidth(width)), self._floor())
 
     def _floor(self) -> int:
-        return int(self._lines * self.fontMetrics().height() + 1)
+        return int(self._lines * self.fontMetrics().lineSpacing() + 2)
 
 
 def keep_together(text: str) -> str:
