@@ -1,8 +1,8 @@
 """The inference pipeline: read, prepare, infer, postprocess.
 
-One reader thread decodes and prepares at most a few batches ahead of the device; results are
-postprocessed on the caller's thread as they arrive. A patch whose inference fails is reported and
-left blank.
+One reader thread decodes and prepares at most a few batches ahead of the device, for patches as for
+joint inputs (`joint_inference`); results are postprocessed on the caller's thread as they arrive. A
+patch whose inference fails is reported and left blank.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
@@ -28,9 +27,10 @@ from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Box
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.device_scheduler import DeviceScheduler, Priority, TimedOutput
-from hrviewer.engine.feature_inference import feature_flops, feature_grid, run_on_features
+from hrviewer.engine.feature_inference import feature_flops, feature_grid
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult, release_in_order
+from hrviewer.engine.joint_inference import JointInference, TokenBatch
 from hrviewer.engine.missing_data import (
     blank_missing,
     fill_missing,
@@ -50,8 +50,7 @@ from hrviewer.engine.postprocess import (
 from hrviewer.engine.preprocess import prepare_input, read_input, value_range
 from hrviewer.engine.region_mask import masked_results
 from hrviewer.engine.run_control import RunControl, RunStopped
-from hrviewer.engine.token_inference import batch_groups, infer_tokens
-from hrviewer.engine.warp_inference import infer_warped
+from hrviewer.engine.token_inference import batch_groups
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
@@ -67,7 +66,7 @@ InferenceRequest = PatchRequest | WarpRequest | FeatureRequest
 
 log = logging.getLogger(__name__)
 
-RESULT_VERSION = 9
+RESULT_VERSION = 10
 """Incremented when the same request would give another result."""
 
 READ_AHEAD_BYTES = 64 << 20
@@ -128,6 +127,11 @@ class InferencePipeline(InferenceContext):
     ) -> None:
         super().__init__(pyramid, models, device, region, priority, mask)
         self.cache, self.control, self.focus = cache, control or RunControl(), focus
+        self._joint = JointInference(self, self.control, cache, self._joint_key)
+
+    def close(self) -> None:
+        """End the thread that reads joint requests, and drop what it started."""
+        self._joint.close()
 
     # Cost of a request, before it is run.
 
@@ -159,8 +163,17 @@ class InferencePipeline(InferenceContext):
             return False
         return not self.mask.touches(patch.core)
 
-    def run(self, request: InferenceRequest) -> Iterator[tuple[int, InferenceResult]]:
+    def run(
+        self, request: InferenceRequest, following: WarpRequest | None = None
+    ) -> Iterator[tuple[int, InferenceResult]]:
         """Run inference for a request.
+
+        Parameters
+        ----------
+        request
+            The request.
+        following
+            The warp that is requested next: it is read and given to the device meanwhile.
 
         Yields
         ------
@@ -174,18 +187,20 @@ class InferencePipeline(InferenceContext):
         RunStopped
             If the user stopped the run.
         """
-        results = self._run_unmasked(request)
+        results = self._run_unmasked(request, following)
         if self.mask is None or request.target in REGION_INDEPENDENT:
             return results
         card, saliency = self.models[request.role].card, request.target == "saliency"
         return masked_results(results, card, self.mask, self.pyramid.rect, saliency=saliency)
 
-    def _run_unmasked(self, request: InferenceRequest) -> Iterator[tuple[int, InferenceResult]]:
+    def _run_unmasked(
+        self, request: InferenceRequest, following: WarpRequest | None
+    ) -> Iterator[tuple[int, InferenceResult]]:
         """Run inference for a request; its results also count what lies outside the mask."""
         if not isinstance(request, PatchRequest):
-            return self._run_jointly([[[0]]], request)
+            return self._joint.run(request, [[[0]]], following)
         if request.group is not None:
-            return self._run_jointly(batch_groups(request), request)
+            return self._joint.run(request, batch_groups(request))
         patches = self._clip(request)
         outside = {i for i, (patch, _) in enumerate(patches) if self._is_outside(request, patch)}
         results = self._run_patches(request.role, patches, outside)
@@ -413,28 +428,6 @@ class InferencePipeline(InferenceContext):
         kind = map_kind(network.card)
         return crop(output, box, queued.patch.core, self.pyramid.rect, kind)
 
-    # Requests whose parts are one input or one batch.
-
-    def _run_jointly(
-        self, batches: list[list[list[int]]], request: InferenceRequest
-    ) -> Iterator[tuple[int, InferenceResult]]:
-        network = self.models[request.role]
-        for groups in batches:
-            key = self._hash(network, request.role, self.region, request_digest(request), groups)
-            results = self.cache.get(key) if self.cache else None
-            if results is None:
-                if isinstance(request, PatchRequest):
-                    results = infer_tokens(self, network, request, groups)
-                elif isinstance(request, WarpRequest):
-                    results = infer_warped(self, network, request)
-                else:
-                    results = run_on_features(self, network, request)
-                if self.cache:
-                    self.cache.put(key, results)
-            yield from zip(chain.from_iterable(groups), results, strict=True)
-            if not self.control.wait():
-                raise RunStopped
-
     # Keys of results in the cache.
 
     def _input_rect(self, role: str, patch: Patch) -> Rect:
@@ -445,6 +438,10 @@ class InferencePipeline(InferenceContext):
             tile = self.models[role].card.input.tile
             return tile, tile
         return math.ceil(rect.h / scale - 1e-9), math.ceil(rect.w / scale - 1e-9)
+
+    def _joint_key(self, request: InferenceRequest, groups: TokenBatch) -> str:
+        digest = request_digest(request)
+        return self._hash(self.models[request.role], request.role, self.region, digest, groups)
 
     def _cache_key(self, network: Network, role: str, patch: Patch, rect: Rect) -> str:
         return self._hash(

@@ -14,7 +14,7 @@ from hrviewer.engine.pipeline import InferencePipeline, InferenceRequest, reques
 from hrviewer.engine.run_clock import RunClock
 from hrviewer.engine.run_control import RunStopped
 from hrviewer.phases import Phase
-from hrviewer.strategies import Estimate, PatchRequest, Plan, Publish, Response
+from hrviewer.strategies import Estimate, PatchRequest, Plan, Publish, Response, WarpRequest
 
 __all__ = ["Callback", "FinishedRequest", "Progress", "Sink", "Update", "run_plan"]
 
@@ -139,6 +139,7 @@ def run_plan(
         return None
     finally:
         plan.close()
+        pipeline.close()
 
 
 class _PlanRunner:
@@ -239,7 +240,10 @@ class _PlanRunner:
         if self._clock.expired:
             return ()
         times: list[float] = []
-        running = cast("Generator[tuple[int, InferenceResult]]", self._pipeline.run(request))
+        following = self._affordable_following(request, sum(costs))
+        running = cast(
+            "Generator[tuple[int, InferenceResult]]", self._pipeline.run(request, following)
+        )
         with closing(running) as arriving:
             for index, result in arriving:
                 self._arrived[index] = result
@@ -259,6 +263,15 @@ class _PlanRunner:
             count -= 1  # tokens of one input
         self.done -= len(self._arrived) - count
         return tuple(self._arrived[i] for i in range(count))
+
+    def _affordable_following(self, request: InferenceRequest, cost: float) -> WarpRequest | None:
+        """Return the warp that comes after a request, if it is certain that it is to be run."""
+        following = request.following if isinstance(request, WarpRequest) else None
+        if following is None or self._timed:
+            return None
+        left = self._budget - self._spent - cost
+        costs = self._pipeline.flops(following)
+        return following if affordable_prefix(following, costs, left) else None
 
     def _replay(
         self, request: InferenceRequest, name: str, finished: FinishedRequest

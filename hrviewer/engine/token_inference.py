@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine.cost import Cost
+from hrviewer.engine.device_scheduler import TimedOutput
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.missing_data import blank_missing, fill_missing
 from hrviewer.engine.model_infos import native_scale
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
 from hrviewer.engine.preprocess import prepare_input
+from hrviewer.engine.started_inference import StartedInference
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.models.network import Floats
 from hrviewer.pyramid.area_read import Coverage
 from hrviewer.strategies import PatchRequest
 
-__all__ = ["TokenAttention", "batch_groups", "infer_tokens", "token_attention"]
+__all__ = ["TokenAttention", "batch_groups", "start_tokens", "token_attention"]
 
-MAX_BATCH_TOKENS = 2048
-"""Most tokens in a batch of groups, unless one group has more."""
+MAX_BATCH_TOKENS = 512
+"""Most tokens in a batch of groups, unless one group has more.
+
+The next batch is read while one is inferred, so that a request should have several.
+"""
 
 MAX_READ_RATIO = 4
 """Largest area, relative to the tokens', that is read to read them all at once."""
@@ -78,30 +85,53 @@ def batch_groups(request: PatchRequest) -> list[list[list[int]]]:
     return batches
 
 
-def infer_tokens(
+def start_tokens(
     context: InferenceContext, network: Network, request: PatchRequest, groups: list[list[int]]
-) -> list[InferenceResult]:
-    """Run inference on groups of tokens in one batch; every token gets an equal share of the cost.
+) -> StartedInference:
+    """Read groups of tokens and start inference on them in one batch.
 
-    Context tokens get none: their cost is attributed to the others of their group.
+    Every token gets an equal share of the cost; context tokens get none: their cost is attributed
+    to the others of their group.
     """
     inputs = [_read_tokens(context, network, request, members) for members in groups]
     complete = [group for group in inputs if group.error is None]
     native, _ = native_scale(network.card, context.pyramid)
     boxes = np.array([r.astuple() for group in complete for r in group.rects], np.float64) / native
     lengths = [len(group.rects) for group in complete]
-    error: Exception | None = None
-    output, seconds = np.zeros((0, 1, 1, 1), np.float32), 0.0
+    output: Future[TimedOutput] | None = None
     if complete:
         tokens = np.concatenate([group.tokens for group in complete])
         try:
-            done = context.device.call(
+            output = context.device.call(
                 lambda: network.run_tokens(tokens, boxes, lengths, request.merge), context.priority
-            ).result()
+            )
+        except Exception as error:  # a closed device
+            output = Future()
+            output.set_exception(error)
+    return StartedInference(output, lambda: _token_results(context, request, inputs, output))
+
+
+def _token_results(
+    context: InferenceContext,
+    request: PatchRequest,
+    inputs: Sequence[_TokenGroup],
+    pending: Future[TimedOutput] | None,
+) -> list[InferenceResult]:
+    """Wait for the output of groups of tokens, and return the results of all of them."""
+    network = context.models[request.role]
+    error: Exception | None = None
+    output, seconds = np.zeros((0, 1, 1, 1), np.float32), 0.0
+    if pending is not None:
+        try:
+            done = pending.result()
             output, seconds = np.asarray(done.output, np.float32), done.seconds
         except Exception as raised:
             error = raised
-    flops = [network.token_flops(n, request.merge) for n in lengths]
+    flops = [
+        network.token_flops(len(group.rects), request.merge)
+        for group in inputs
+        if group.error is None
+    ]
     results: list[InferenceResult] = []
     first, number = 0, 0
     for group in inputs:

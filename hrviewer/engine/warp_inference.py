@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine.cost import Cost
+from hrviewer.engine.device_scheduler import TimedOutput
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.missing_data import blank_missing, fill_missing, with_data
 from hrviewer.engine.object_inference import PixelMapping, object_result
 from hrviewer.engine.postprocess import as_box, failed_result, map_kind, summarize_core
 from hrviewer.engine.preprocess import prepare_input
+from hrviewer.engine.started_inference import StartedInference
 from hrviewer.engine.warp_sampling import finest_scale, sample, sample_density, unwarp
 from hrviewer.geometry import Grid, Patch, Rect
 from hrviewer.models import Network
@@ -25,13 +28,13 @@ from hrviewer.pyramid.area_read import Coverage
 from hrviewer.strategies import WarpRequest
 from hrviewer.strategies.nonuniform.grid_sampler import forward
 
-__all__ = ["infer_warped"]
+__all__ = ["start_warp"]
 
 
-def infer_warped(
+def start_warp(
     context: InferenceContext, network: Network, request: WarpRequest
-) -> list[InferenceResult]:
-    """Sample, run and un-warp one input."""
+) -> StartedInference:
+    """Sample an input and start inference on it."""
     rect = request.rect & context.pyramid.rect
     core = (rect if request.core is None else request.core & rect) & context.region
     scale = math.sqrt(rect.area / (request.shape[0] * request.shape[1]))
@@ -49,9 +52,30 @@ def infer_warped(
         )
         fill_missing(network.card, array, coverage)
         cost = replace(cost, prepare_s=time.perf_counter() - start)
-        done = context.device.submit(network, array, context.priority, exclusive=True).result()
+        output = context.device.submit(network, array, context.priority, exclusive=True)
     except Exception as error:
-        return [failed_result(patch, request.role, cost, network.card.output_channels, error)]
+        outputs = network.card.output_channels
+        return StartedInference.failed([failed_result(patch, request.role, cost, outputs, error)])
+    return StartedInference(
+        output, lambda: [_warp_result(context, request, rect, patch, cost, coverage, output)]
+    )
+
+
+def _warp_result(
+    context: InferenceContext,
+    request: WarpRequest,
+    rect: Rect,
+    patch: Patch,
+    cost: Cost,
+    coverage: Coverage | None,
+    output: Future[TimedOutput],
+) -> InferenceResult:
+    """Wait for the output of a warp, and un-warp it."""
+    network, core = context.models[request.role], patch.core
+    try:
+        done = output.result()
+    except Exception as error:
+        return failed_result(patch, request.role, cost, network.card.output_channels, error)
     start = time.perf_counter()
     weights = sample_density(request.grid, rect, core)
     if isinstance(done.output, Detections):
@@ -68,7 +92,7 @@ def infer_warped(
         )
         flops, post_s = network.flops(*request.shape), time.perf_counter() - start
         cost = replace(cost, flops=flops, infer_s=done.seconds, post_s=post_s)
-        return [replace(result, cost=cost, cost_weights=weights)]
+        return replace(result, cost=cost, cost_weights=weights)
     # An octave finer than the finest samples: coarse warps need no fine maps.
     octave = math.floor(math.log2(max(1.0, finest_scale(rect, request.grid, request.shape))) + 1e-6)
     shape = Grid(rect, max(1, network.stride * 2**octave // 2)).shape
@@ -81,17 +105,7 @@ def infer_warped(
         infer_s=done.seconds,
         post_s=time.perf_counter() - start,
     )
-    return [
-        InferenceResult(
-            patch,
-            request.role,
-            value,
-            values,
-            box,
-            cost,
-            cost_weights=weights,
-        )
-    ]
+    return InferenceResult(patch, request.role, value, values, box, cost, cost_weights=weights)
 
 
 def unwarping(request: WarpRequest, rect: Rect) -> PixelMapping:

@@ -137,6 +137,9 @@ class WarpRequest:
         The map to paint.
     core : Rect, optional
         The part of `rect` that the prediction covers; the rest is context. All by default.
+    following : WarpRequest, optional
+        The warp that the policy requests next unless the run ends, as far as it knows: the engine
+        may read it while this one is inferred. Not part of the request's result.
     """
 
     role: str
@@ -145,6 +148,7 @@ class WarpRequest:
     shape: tuple[int, int]
     target: Target | None = None
     core: Rect | None = None
+    following: WarpRequest | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

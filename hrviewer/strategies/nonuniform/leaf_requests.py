@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,10 +215,11 @@ def run_leaves(
     requests: list[Request] = [
         PatchRequest("main", batch, target="output") for batch in batches(patches)
     ]
-    warps = [each for each in planned if isinstance(each.request, WarpRequest)]
-    for each in sorted(warps, key=lambda each: -each.importance):
-        assert isinstance(each.request, WarpRequest)
-        requests.append(each.request)
+    by_importance = sorted(planned, key=lambda each: -each.importance)
+    warps = [each.request for each in by_importance if isinstance(each.request, WarpRequest)]
+    requests += [
+        replace(warp, following=following) for warp, following in zip_longest(warps, warps[1:])
+    ]
     for request in requests:
         response = yield request
         results += response.results
