@@ -12,6 +12,7 @@ from hrviewer.engine.int8_calibration import calibration_tiles, prepare_patch
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Rect
 from hrviewer.models import BUILTINS, ModelBundle, Network, builtin
+from hrviewer.models.loaders.kept_networks import keep_count
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Strategy
@@ -156,8 +157,14 @@ class LoadedModels(Mapping[str, Network]):
             start, network = time.perf_counter(), self[role]
             key = "exact_halo", network.halo
             if key not in network.measurements:
-                job = self.device.call(partial(measure_exact_halo, network), Priority.LIVE)
-                network.measurements[key] = job.result().output
+
+                def measure() -> float:
+                    job = self.device.call(partial(measure_exact_halo, network), Priority.LIVE)
+                    return float(job.result().output)
+
+                network.measurements[key] = int(
+                    keep_count(network.facts_key, "exact halo", measure)
+                )
             halo = self._exact_halos[role] = network.measurements[key]
             seconds = time.perf_counter() - start
             self.setup_s += seconds

@@ -1,4 +1,4 @@
-"""Cache of measurements of networks: one JSON file per kind, in the cache folder.
+"""Cache of measurements of networks: one JSON file per kind, in the cache folder; and of graphs.
 
 If a file is damaged or of another version, or the folder cannot be written, the measurement is
 repeated.
@@ -13,10 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hrviewer.checksum import digest, writer
+from hrviewer.checksum import UnfitCopyError, digest, verify, with_checksum, writer
 from hrviewer.paths import cache_folder
 
-__all__ = ["load_measurement", "store_measurement"]
+__all__ = ["load_data", "load_measurement", "store_data", "store_measurement"]
+
+MAX_FILES = 64
+"""Files of data of one kind that are kept; the oldest are deleted first."""
+MAX_BYTES = 1 << 28
+"""Size of the largest data that are kept."""
 
 
 def load_measurement(kind: str, key: str) -> Any:
@@ -27,13 +32,37 @@ def load_measurement(kind: str, key: str) -> Any:
 def store_measurement(kind: str, key: str, value: Any) -> None:
     """Cache a value that JSON can represent."""
     path = _path(kind)
+    values = {**_read(path), key: value}
+    kept = {"writer": writer(), "checksum": checksum(values), "values": values}
+    _replace(path, json.dumps(kept).encode())
+
+
+def load_data(kind: str, key: str) -> bytes | None:
+    """Return cached bytes, or None if there are none, or damaged ones."""
+    try:
+        return verify((cache_folder() / kind / f"{key}.data").read_bytes())
+    except (OSError, UnfitCopyError):
+        return None
+
+
+def store_data(kind: str, key: str, data: bytes) -> None:
+    """Cache bytes, and delete the oldest of this kind beyond the limit."""
+    folder = cache_folder() / kind
+    if len(data) > MAX_BYTES:
+        return
+    _replace(folder / f"{key}.data", with_checksum(data))
+    with contextlib.suppress(OSError):
+        files = sorted(folder.glob("*.data"), key=lambda file: file.stat().st_mtime_ns)
+        for file in files[:-MAX_FILES]:
+            file.unlink()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file in one step; nothing if the folder cannot be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        values = {**_read(path), key: value}
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-        ) as file:
-            json.dump({"writer": writer(), "checksum": checksum(values), "values": values}, file)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            file.write(data)
         os.replace(file.name, path)
 
 

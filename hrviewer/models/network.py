@@ -68,6 +68,8 @@ class Network(ABC):
         Operations of ONNX that make the outputs; empty where they are not known.
     notes : tuple of str
         What the user should know of the device it runs on.
+    facts_key : str
+        Key under which measurements of it are kept on disk; empty if none are.
     measurements : dict
         Measurements by the engine, kept with the network: its exact halo, its best batch size.
     accepts_tokens : bool
@@ -79,6 +81,7 @@ class Network(ABC):
     """
 
     notes: tuple[str, ...] = ()
+    facts_key = ""
     accepts_tokens = has_attention = has_attribution = False
 
     def __init__(

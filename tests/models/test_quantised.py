@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hrviewer.errors import HrviewerError
 from hrviewer.models import open_bundle
 from hrviewer.models.loaders import quantised as loader
-from hrviewer.models.loaders.exported import export_onnx
+from hrviewer.models.loaders.onnx_export import export_onnx
 from hrviewer.models.registry import register_architecture
 
 pytest.importorskip("onnxruntime")

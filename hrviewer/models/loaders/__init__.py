@@ -175,11 +175,15 @@ def _load(
 
         network = OnnxNetwork.load(path, card, device, threads)
         validate_network(network)
+    elif precision == "float32":
+        from hrviewer.models.loaders.safetensors import load_safetensors
+
+        network = load_safetensors(path, card, device, threads)
     else:
-        from hrviewer.models.loaders.backend import select_backend, to_bfloat16
+        from hrviewer.models.loaders.backend import to_bfloat16
         from hrviewer.models.loaders.torch import TorchNetwork
 
         loaded = TorchNetwork.load(path, card, device, threads)
         validate_network(loaded)
-        network = select_backend(loaded, threads) if precision == "float32" else to_bfloat16(loaded)
+        network = to_bfloat16(loaded)
     return TiledEncoder(network) if is_tile_encoder(card) else network

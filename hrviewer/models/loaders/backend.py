@@ -7,22 +7,19 @@ is installed and its predictions agree).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hrviewer.errors import ModelError, ParameterError, short_message
+from hrviewer.models.machine import machine
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import recommended_streams, share_cores
@@ -197,7 +194,7 @@ def backend_key(network: Network, threads: int | None) -> str:
         threads,
         recommended_streams(),
         *_versions(),
-        *_machine(),
+        *machine(),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
@@ -228,22 +225,12 @@ def _versions() -> tuple[str, ...]:
     return tuple(found)
 
 
-@cache
-def _machine() -> tuple[object, ...]:
-    """Return what identifies this kind of machine."""
-    model = platform.processor()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next(line.partition(":")[2] for line in lines if line.startswith("model name"))
-    return platform.system(), platform.machine(), model.strip(), os.cpu_count()
-
-
 def _try_export(loaded: TorchNetwork, name: str, threads: int | None) -> Network | None:
     """Return the exported network, or None if the export fails."""
     try:
         from hrviewer.models.loaders.exported import EXPORTED_NETWORKS
 
-        return EXPORTED_NETWORKS[name](loaded, threads)
+        return EXPORTED_NETWORKS[name].export(loaded, threads)
     except Exception as error:  # exporters raise many kinds; torch runs it instead
         log.info("%s does not run %s: %s", name, loaded.card.name, short_message(error))
         return None

@@ -1,43 +1,34 @@
-"""Torch networks run by onnxruntime or OpenVINO: exported in memory when loaded.
+"""Networks of torch that another back end runs on the CPU, from an exported graph.
 
-The export is repeated on every load and not stored, so that changes to an architecture's code take
-effect. FLOPs are counted by torch, so they do not depend on the back end.
+The graph comes from the network, or from the cache (`kept_networks`): then torch is imported only
+for what needs it, an attribution or FLOPs of a size that was not counted before.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 import threading
-import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from hrviewer.models.card import ModelCard
+from hrviewer.models.loaders.kept_networks import NetworkFacts, keep_count
 from hrviewer.models.loaders.onnx import run_session, session_options
-from hrviewer.models.loaders.torch import (
-    TorchNetwork,
-    count_flops,
-    example_side,
-    largest_layer_bytes,
-)
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import PerThreadCount, available_cores
 
-__all__ = [
-    "EXPORTED_NETWORKS",
-    "ExportedNetwork",
-    "OnnxruntimeNetwork",
-    "OpenVinoNetwork",
-    "export_onnx",
-]
+if TYPE_CHECKING:
+    from torch import nn
 
-_OPSET = 17
+    from hrviewer.models.loaders.torch import TorchNetwork
+
+__all__ = ["EXPORTED_NETWORKS", "ExportedNetwork", "OnnxruntimeNetwork", "OpenVinoNetwork"]
 
 
 class ExportedNetwork(Network):
@@ -45,29 +36,62 @@ class ExportedNetwork(Network):
 
     Parameters
     ----------
-    loaded : TorchNetwork
-        Validated; sizes, batch and halo are copied from it.
+    card : ModelCard
+        Its card.
+    graph : bytes
+        It as an ONNX graph.
+    facts : NetworkFacts
+        What was measured of it.
+    load_torch : callable
+        Loads the network of torch.
     threads : int, optional
         All cores by default.
 
     Raises
     ------
     Exception
-        Of any kind, if the export fails or the back end is missing.
+        Of any kind, if the back end is missing or refuses the graph.
     """
 
-    def __init__(self, loaded: TorchNetwork, threads: int | None) -> None:
-        back_end = self._open(export_onnx(loaded), threads)
-        description = f"{back_end}, exported by torch {torch.__version__}"
-        super().__init__(loaded.card, "", description, loaded.device, loaded.precision)
-        self.digest = loaded.digest
-        self.halo, self.halo_note, self.period = loaded.halo, loaded.halo_note, loaded.period
-        self.accepts_any_size, self.max_batch = loaded.accepts_any_size, loaded.max_batch
-        self._meta_module = loaded.meta_module
-        self.has_attribution = loaded.has_attribution
-        self._attribution_network = (
-            loaded if loaded.has_attribution else None
-        )  # an ONNX graph has no gradients
+    name = ""
+    """Name of the back end."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        graph: bytes,
+        facts: NetworkFacts,
+        load_torch: Callable[[], TorchNetwork],
+        threads: int | None,
+    ) -> None:
+        back_end = self._open(graph, threads)
+        super().__init__(card, "", f"{back_end}, exported by torch {facts.torch}", "cpu")
+        facts.restore(self)
+        self.graph, self.facts, self._load_torch = graph, facts, load_torch
+
+    @classmethod
+    def export(cls, loaded: TorchNetwork, threads: int | None) -> ExportedNetwork:
+        """Return a validated network as this back end runs it; raise if the export fails."""
+        import torch
+
+        from hrviewer.models.loaders.onnx_export import export_onnx
+
+        graph, facts = export_onnx(loaded), NetworkFacts.of(loaded, torch.__version__)
+        network = cls(loaded.card, graph, facts, lambda: loaded, threads)
+        if not loaded.has_attribution:  # its weights are not needed any more
+            network._meta_module = loaded.meta_module
+            del network._load_torch
+        return network
+
+    @cached_property
+    def _torch_network(self) -> TorchNetwork:
+        """The network of torch; an ONNX graph has no gradients."""
+        return self._load_torch()
+
+    @cached_property
+    def _meta_module(self) -> nn.Module:
+        """The module without weights, for counting FLOPs."""
+        return self._torch_network.meta_module
 
     @abstractmethod
     def _open(self, graph: bytes, threads: int | None) -> str:
@@ -75,21 +99,34 @@ class ExportedNetwork(Network):
 
     def attribution(self, features: Floats) -> Floats:
         """Compute the attribution with torch."""
-        return (
-            self._attribution_network.attribution(features)
-            if self._attribution_network
-            else super().attribution(features)
-        )
+        if not self.has_attribution:
+            return super().attribution(features)
+        return self._torch_network.attribution(features)
 
     def _count(self, h: int, w: int) -> float:
-        return count_flops(self._meta_module, "forward", (1, self.card.input.channel_count, h, w))
+        def from_torch() -> float:
+            from hrviewer.models.loaders.torch import count_flops
+
+            return count_flops(self._meta_module, "forward", self._shape(h, w))
+
+        return keep_count(self.facts_key, f"flops {h} {w}", from_torch)
 
     def _largest_layer_bytes(self, h: int, w: int) -> float | None:
-        return largest_layer_bytes(self._meta_module, (1, self.card.input.channel_count, h, w))
+        def from_torch() -> float | None:
+            from hrviewer.models.loaders.torch import largest_layer_bytes
+
+            return largest_layer_bytes(self._meta_module, self._shape(h, w))
+
+        return keep_count(self.facts_key, f"largest layer {h} {w}", from_torch)
+
+    def _shape(self, h: int, w: int) -> tuple[int, int, int, int]:
+        return 1, self.card.input.channel_count, h, w
 
 
 class OnnxruntimeNetwork(ExportedNetwork):
     """A `TorchNetwork` run by onnxruntime."""
+
+    name = "onnxruntime"
 
     def _open(self, graph: bytes, threads: int | None) -> str:
         import onnxruntime
@@ -121,6 +158,8 @@ def import_openvino() -> Any:
 class OpenVinoNetwork(ExportedNetwork):
     """A `TorchNetwork` run by OpenVINO."""
 
+    name = "openvino"
+
     def _open(self, graph: bytes, threads: int | None) -> str:
         openvino = import_openvino()
         model = openvino.Core().read_model(graph)
@@ -150,30 +189,6 @@ class OpenVinoNetwork(ExportedNetwork):
 
 
 EXPORTED_NETWORKS: dict[str, type[ExportedNetwork]] = {
-    "onnxruntime": OnnxruntimeNetwork,
-    "openvino": OpenVinoNetwork,
+    made.name: made for made in (OnnxruntimeNetwork, OpenVinoNetwork)
 }
 """Classes by the name of the back end."""
-
-
-def export_onnx(loaded: TorchNetwork) -> bytes:
-    """Export a network to an ONNX graph with the input ``x``."""
-    card = loaded.card
-    side = example_side(card)
-    example = torch.zeros(1, card.input.channel_count, side, side)
-    file = io.BytesIO()
-    axes = {0: "n"} if card.input.fixed else {0: "n", 2: "h", 3: "w"}
-    with warnings.catch_warnings(), torch.inference_mode():
-        # The legacy exporter (which needs no other package) warns of its deprecation and of
-        # constant sizes; the comparison of outputs afterwards detects the latter.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            loaded.module,
-            (example,),
-            file,  # type: ignore[arg-type]  # buffers are accepted, though no longer declared
-            dynamo=False,
-            input_names=["x"],
-            dynamic_axes={"x": axes},
-            opset_version=_OPSET,
-        )
-    return file.getvalue()

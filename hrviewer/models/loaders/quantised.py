@@ -149,7 +149,7 @@ def _load_float32(
         _check_supported(exact)
         validate_network(exact)
         return exact, onnx.load(path)
-    from hrviewer.models.loaders.exported import export_onnx
+    from hrviewer.models.loaders.onnx_export import export_onnx
     from hrviewer.models.loaders.torch import TorchNetwork
 
     exact = loaded = TorchNetwork.load(path, card, device, threads)
