@@ -113,7 +113,7 @@ class JointInference:
             self._expected[key] = work
 
     def _start(self, key: str, request: JointRequest, groups: list[list[int]]) -> _Work:
-        """Return a batch's cached results, or the inference that is under way or starts now."""
+        """Return a batch's cached results, or the inference in progress, or that starts now."""
         if key in self._expected:
             return self._expected.pop(key)
         cached = self._cache.get(key) if self._cache is not None else None

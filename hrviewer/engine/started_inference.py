@@ -1,4 +1,4 @@
-"""Inference that is under way: an output to come, and what makes results of it."""
+"""Inference in progress: an output to come, and what makes results of it."""
 
 from __future__ import annotations
 
