@@ -88,7 +88,7 @@ def cut_edges(starts: Floats, ends: Floats, rows: Floats, columns: Floats) -> tu
         edges.append(edge)
         places.append((lines[low[edge] + within] - a[edge]) / (b[edge] - a[edge]))
     edge, place = np.concatenate(edges), np.concatenate(places)
-    order = np.lexsort((place, edge))
+    order = np.argsort(2.0 * edge + place, kind="stable")
     edge, place = edge[order], place[order]
     points = starts[edge] + place[:, None] * (ends - starts)[edge]
     last = place == 1

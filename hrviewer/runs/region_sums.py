@@ -38,26 +38,26 @@ Floats = NDArray[np.float64]
 
 Cells = NDArray[np.floating[Any]]
 
-Densities = Callable[[Cells, Floats], tuple[Cells, float]]
+Densities = Callable[[Cells, Floats, Floats], tuple[Cells, float]]
 """Returns amounts per square pixel, ``(k, rows, columns)``, and a factor of them, from the values
-of cells, ``(k, rows, columns)``, and their areas in the extent, ``(rows, columns)``."""
+of cells, ``(k, rows, columns)``, and their heights and widths in the extent."""
 
 
-def densities_of_counts(values: Cells, sizes: Floats) -> tuple[Cells, float]:
+def densities_of_counts(values: Cells, heights: Floats, widths: Floats) -> tuple[Cells, float]:
     """Return counts per area: each cell's is shared by area."""
-    size = float(sizes.flat[0])
-    if size > 0 and np.ptp(sizes) <= 1e-9 * size:
-        return values, 1 / size
-    exact = values.astype(np.float64)
+    height, width = float(heights[0]), float(widths[0])
+    if np.ptp(heights) <= 1e-9 * height and np.ptp(widths) <= 1e-9 * width and height * width > 0:
+        return values, 1 / (height * width)
+    sizes, exact = np.outer(heights, widths), values.astype(np.float64)
     return np.divide(exact, sizes, out=np.zeros_like(exact), where=sizes > 0), 1.0
 
 
-def densities_of_values(values: Cells, sizes: Floats) -> tuple[Cells, float]:
+def densities_of_values(values: Cells, heights: Floats, widths: Floats) -> tuple[Cells, float]:
     """Return values as they are: sums are weighted by area."""
     return values, 1.0
 
 
-def densities_of_best(values: Cells, sizes: Floats) -> tuple[Cells, float]:
+def densities_of_best(values: Cells, heights: Floats, widths: Floats) -> tuple[Cells, float]:
     """Return 1 where a class is the most likely one, or likely if there is only one."""
     if len(values) == 1:
         return (values > 0.5).astype(np.float32), 1.0
@@ -132,13 +132,14 @@ def sum_regions(
             & (boxes[:, 2] < xs[-1]) & (boxes[:, 3] > xs[0])
         )  # fmt: skip
         values = read_cells(cells, rows, columns)
-        valid = np.isfinite(values).all(axis=0)
-        complete = bool(valid.all())
-        if not complete:
-            values = np.where(valid, values, 0)
-        amounts, factor = densities(values, np.outer(np.diff(ys), np.diff(xs)))
-        grids = [CellValues(ys, xs, amounts if complete else amounts * valid, factor)]
-        if not complete:
+        heights, widths = np.diff(ys), np.diff(xs)
+        valid = np.isfinite(values)
+        if valid.all():
+            grids = [CellValues(ys, xs, *densities(values, heights, widths))]
+        else:
+            valid = valid.all(axis=0)
+            amounts, factor = densities(np.where(valid, values, 0), heights, widths)
+            grids = [CellValues(ys, xs, amounts * valid, factor)]
             grids.append(CellValues(ys, xs, valid[None].astype(np.float32)))
         found = []
         for i in map(int, near):
