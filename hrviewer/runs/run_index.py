@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hrviewer.runs.evaluation import evaluate_count, select_classes
 from hrviewer.runs.run import Run
 from hrviewer.runs.run_label import RunLabel, read_label
 
-__all__ = ["RunEntry", "list_runs"]
+__all__ = ["RunEntry", "entries_of_one_place", "list_runs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ def list_runs(
     """Return the finished runs of an image, the earliest first.
 
     Errors are relative to the ground truth if there is any; else to an exhaustive ``patches`` run
-    with the same model on the same region, if there is one; else they are those recorded in the
+    with the same model on the same regions, if there is one; else they are those recorded in the
     run.
 
     Parameters
@@ -133,6 +135,35 @@ def is_exhaustive(run: Run) -> bool:
 
 
 def is_comparable(run: Run, other: Run) -> bool:
-    """Return whether two runs have the same model, region and prior maps."""
-    same = ("model", "region", "priors")
-    return all(run.header.get(name) == other.header.get(name) for name in same)
+    """Return whether two runs have the same model, place and prior maps."""
+    same = ("model", "priors")
+    at_same_place = place_of(run) == place_of(other)
+    return at_same_place and all(run.header.get(name) == other.header.get(name) for name in same)
+
+
+def place_of(run: Run) -> str:
+    """Return what identifies the part of the image that counts in a run: equal for the same part.
+
+    That is its rectangle, and the regions and the tissue inside.
+    """
+    rect = Rect(*run.header["region"]) & Rect(0, 0, *run.image_shape)
+    sides = [rect.y, rect.x, rect.h, rect.w]
+    return json.dumps([sides, run.header.get("parts") or {}], sort_keys=True)
+
+
+def entries_of_one_place(
+    entries: Sequence[RunEntry], selected: Sequence[RunEntry], shown: Path | None
+) -> tuple[list[RunEntry], int]:
+    """Return the runs of one part of the image, and how many are of others.
+
+    It is that of the selected runs, else of the displayed one, else of most runs: estimates of
+    different parts cannot be compared.
+    """
+    if not entries:
+        return [], 0
+    places = {entry.path: place_of(entry.run) for entry in entries}
+    wanted = {places[entry.path] for entry in selected if entry.path in places}
+    wanted = wanted or {place for path, place in places.items() if path == shown}
+    wanted = wanted or {Counter(places.values()).most_common(1)[0][0]}
+    found = [entry for entry in entries if places[entry.path] in wanted]
+    return found, len(entries) - len(found)

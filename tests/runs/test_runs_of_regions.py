@@ -18,6 +18,7 @@ from hrviewer.regions import Region, points_inside
 from hrviewer.runs import Run, run
 from hrviewer.runs.region_measurement import measure_regions
 from hrviewer.runs.region_table import describe_region
+from hrviewer.runs.run_index import entries_of_one_place, list_runs
 from hrviewer.runs.tissue import find_tissue
 
 IMAGE = picture(301, 398)
@@ -94,6 +95,19 @@ def test_other_strategies_count_inside_only(tmp_path):
     warped = run_toy([TRIANGLE], tmp_path / "warped.run.zarr", "nonuniform")
     (own,) = warped.header["regions"]
     assert own["estimate"]["value"] == pytest.approx(warped.estimate["value"], rel=0.05)
+
+
+def test_runs_of_a_polygon_and_of_the_box_around_it_are_not_compared(tmp_path):
+    box = run_toy(TRIANGLE.bounds, tmp_path / "box.run.zarr")
+    run_toy([TRIANGLE], tmp_path / "drawn.run.zarr", tile=32)
+    run_toy([TRIANGLE], tmp_path / "exhaustive.run.zarr")
+    found = {each.path.name.split(".")[0]: each for each in list_runs(box.image_key, [tmp_path])}
+    assert found["drawn"].row["error"] == pytest.approx(0, abs=0.01)
+    assert found["exhaustive"].row["error"] == 0
+    assert found["box"].row["error"] == 0
+    chosen, others = entries_of_one_place(list(found.values()), [], box.path)
+    assert ([entry.path for entry in chosen], others) == ([box.path], 2)
+    assert len(entries_of_one_place(list(found.values()), [], None)[0]) == 2
 
 
 def test_a_rectangle_drawn_is_the_rectangle(tmp_path):

@@ -356,7 +356,13 @@ def resample_map(
         )
         parts.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
     small = np.concatenate(parts)
-    at = [np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(shape, small.shape, strict=True)]
+    at = []
+    for n, m, start, length, first in (
+        (shape[0], small.shape[0], region.y, region.h, y0),
+        (shape[1], small.shape[1], region.x, region.w, x0),
+    ):
+        centers = start + (np.arange(n) + 0.5) * length / n
+        at.append(np.clip((centers / cell).astype(int) - first, 0, m * step - 1) // step)
     return small[np.ix_(*at)]
 
 

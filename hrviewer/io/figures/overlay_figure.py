@@ -114,7 +114,8 @@ def load_figure_data(
     plane = None if at < 0 else at
     coarse = -(-shape[0] // mark), -(-shape[1] // mark)
     values = resample_map(run_map.cells, run_map.cell, region, coarse, plane)
-    values = values.repeat(mark, 0).repeat(mark, 1)[: shape[0], : shape[1]]
+    at_pixel = [np.arange(n) * m // n for n, m in zip(shape, coarse, strict=True)]
+    values = values[np.ix_(*at_pixel)]
     label = run_map.labels[at] if at >= 0 else name if n > 1 else run_map.labels[0]
     unit = run_map.units[max(at, 0)]
     size = run.header["image"]["pixel_size"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from hrviewer.viewer.image.geometry import (
 )
 from hrviewer.viewer.layers.image_tracker import layer_of
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
-from hrviewer.viewer.layers.roi import ensure_drawing_layer, region_layer
+from hrviewer.viewer.layers.roi import ensure_drawing_layer, is_region_layer, region_layer
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -200,16 +202,35 @@ class RegionLayers:
 
     def _on_inserted(self, event: Any) -> None:
         if isinstance(event.value, Shapes):
-            event.value.events.data.connect(self._service.mark_changed)
+            event.value.events.data.connect(self._on_data)
             event.value.events.features.connect(self._service.mark_changed)
+        self._service.mark_changed()
+
+    def _on_data(self, event: Any) -> None:
+        if is_region_layer(event.source):
+            number_names(event.source)
         self._service.mark_changed()
 
     def _on_removed(self, event: Any) -> None:
         layer: Layer = event.value
         if isinstance(layer, Shapes):
-            layer.events.data.disconnect(self._service.mark_changed)
+            layer.events.data.disconnect(self._on_data)
             layer.events.features.disconnect(self._service.mark_changed)
         if self.tissue is not None and layer == self.tissue:
             self.tissue = None
             self._service.set_tissue("off")
         self._service.mark_changed()
+
+
+def number_names(shapes: Shapes) -> None:
+    """Give every shape a name of its own, as it stands on the canvas and in the table."""
+    table = shapes.features
+    if "name" not in table or len(table) != len(shapes.data):
+        return
+    names: list[str] = []
+    for given in table["name"].astype(str):
+        base = re.sub(r" \d+$", "", given)  # napari gives a new shape the last one's features
+        numbered = (f"{base} {number}" for number in count(2))
+        names.append(given if given not in names else next(n for n in numbered if n not in names))
+    if names != table["name"].tolist():
+        shapes.features = table.assign(name=pd.Series(names, table.index, dtype=object))

@@ -12,7 +12,13 @@ from hrviewer.viewer.image.geometry import METADATA_KEY, isotropic_placement, sc
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["drawing_layer", "ensure_drawing_layer", "region_layer", "start_region"]
+__all__ = [
+    "drawing_layer",
+    "ensure_drawing_layer",
+    "is_region_layer",
+    "region_layer",
+    "start_region",
+]
 
 COLOUR = "#ffd54f"
 

@@ -32,7 +32,7 @@ from hrviewer.escaping import plain_text
 from hrviewer.formatting import pluralize
 from hrviewer.io.figures.plots import color_and_marker
 from hrviewer.runs.estimates import EstimateDict
-from hrviewer.runs.run_index import RunEntry
+from hrviewer.runs.run_index import RunEntry, entries_of_one_place
 from hrviewer.units import format_amount, format_si, format_signed
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
@@ -301,7 +301,15 @@ class CompareTab(QWidget):
             "the ground truth" if "truth" in against else "patches" if "patches" in against else ""
         )
         more = f" · errors against {known}" if known else ""
+        in_plot, others = entries_of_one_place(entries, self.selected_runs(), self._shown_path())
+        if others:
+            more += f" · the plot has the {len(in_plot)} of one region, select another for its own"
         self.summary.setText(f"{len(entries)} {pluralize('run', len(entries))} of this image{more}")
+
+    def _shown_path(self) -> Path | None:
+        """Return the folder of the displayed run."""
+        run = self.controller.state.run
+        return None if run is None else run.path
 
     def _fit_columns(self) -> None:
         """Give the names what the numbers leave; Qt would keep room for an arrow in each header."""
@@ -361,13 +369,16 @@ class CompareTab(QWidget):
         if difference is not None and difference.agreement is not None:
             self.plot.draw_agreement(difference.title, difference.agreement)
         elif self.service.is_ready:
-            self.plot.draw(self.service.entries, self.selected_runs(), self._strategy_names)
+            chosen = self.selected_runs()
+            entries, _ = entries_of_one_place(self.service.entries, chosen, self._shown_path())
+            self.plot.draw(entries, chosen, self._strategy_names)
 
     def _on_selection(self) -> None:
         if self._filling:
             return
         chosen = self.selected_runs()
         self._draw_plot()
+        self._show_summary()
         self._update_buttons()
         if len(chosen) == 1 and self.controller.state.run_state == "idle":
             self.service.show_run(chosen[0])

@@ -51,6 +51,20 @@ def test_marks_are_large_enough_to_be_recognised(made):
     assert data.values.max() == pytest.approx(0.1 / (16 * 0.25 * 0.5 * 1e-6))
 
 
+def test_the_map_of_a_small_region_lies_where_it_belongs(made):
+    """A region of 45 × 60 pixels that starts inside a cell of 4, with squares of 4 pixels."""
+    rows, columns = np.mgrid[:80, :120]
+    run = made(output=(rows * 1000.0 + columns)[None])
+    run.header["region"] = [5, 10, 45, 60]
+    data = load_figure_data(run, "output", -1, 60)
+    cells = data.values * (16 * 0.25 * 0.5 * 1e-6)
+    np.testing.assert_allclose(cells[:, 0] // 1000, (5 + np.arange(45) + 0.5) // 4)
+    np.testing.assert_allclose(np.round(cells[0] % 1000), (10 + np.arange(60) + 0.5) // 4)
+    marked = load_figure_data(run, "output", -1, 60, mark=4).values
+    assert marked.shape == (45, 60)
+    assert np.abs(marked - data.values).max() <= data.values.max() * 0.12
+
+
 def test_an_outlier_does_not_make_a_histogram_of_millions_of_bars():
     """As the seconds of a batch whose images but one were cached."""
     panel = Figure().subplots()

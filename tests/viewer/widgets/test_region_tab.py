@@ -83,6 +83,15 @@ def test_draw_name_run_measure_export(tab, photo, finish, tmp_path, monkeypatch,
     assert [cell(tab, 0, "name"), tab.table.rowCount()] == ["edge", 1]
 
 
+def test_the_canvas_has_the_names_of_the_table(tab):
+    for y in (40, 90, 140):
+        draw(tab, (y, 20), (y, 140), (y + 30, 140), (y + 30, 20))
+    names = [cell(tab, i, "name") for i in range(3)]
+    assert names == ["region", "region 2", "region 3"]
+    assert tab.controller.region_layer().features["name"].tolist() == names
+    assert tab.controller.region_layer().text.values.tolist() == names
+
+
 def test_hot_spots_are_regions(tab, finish):
     draw(tab, (40, 20), (40, 140), (80, 140), (80, 20))
     finish_run(tab, finish)
