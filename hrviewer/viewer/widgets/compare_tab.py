@@ -370,7 +370,7 @@ class CompareTab(QWidget):
             self.plot.draw_agreement(difference.title, difference.agreement)
         elif self.service.is_ready:
             chosen = self.selected_runs()
-            entries, _ = entries_of_one_place(self.service.entries, chosen, self._shown_path())
+            entries = entries_of_one_place(self.service.entries, chosen, self._shown_path())[0]
             self.plot.draw(entries, chosen, self._strategy_names)
 
     def _on_selection(self) -> None:
