@@ -225,6 +225,8 @@ def report_errors(debug: bool) -> Iterator[None]:
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except MemoryError:
+        fail("there is not enough memory: choose a smaller region, or close other programs")
     except Exception as error:
         fail(f"{type(error).__name__}: {error} (unexpected: --debug shows the traceback)")
     finally:

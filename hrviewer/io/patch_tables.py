@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError, RunError, short_message
+from hrviewer.io.csv_file import read_csv_file
 
 __all__ = ["SUFFIXES", "PatchTable", "read_patch_table"]
 
@@ -17,6 +18,9 @@ SUFFIXES = (".csv", ".h5", ".hdf5")
 
 RECT_COLUMNS = ("minx", "miny", "width", "height")
 PROBABILITY_PREFIX = "prob_"
+
+MAX_PATCHES = 20_000_000
+"""Of one image; a compressed table of more can be small."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +83,7 @@ def read_patch_table(path: str | Path) -> PatchTable:
 
 def read_wsinfer(path: Path) -> PatchTable:
     """Read a table written by WSInfer."""
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise RunError(f"{path.name} is not a readable table: {short_message(error)}") from None
+    table = read_csv_file(path, RunError)
     named = [column for column in table if str(column).startswith(PROBABILITY_PREFIX)]
     if not set(RECT_COLUMNS) <= set(table) or not named:
         raise RunError(
@@ -115,10 +114,40 @@ def read_hdf5(path: Path) -> PatchTable:
         with h5py.File(path, "r") as file:
             if "coords" not in file:
                 raise RunError(f"{path.name} has no dataset coords, as TRIDENT and CLAM write")
-            coords = np.asarray(file["coords"][()])
+            coords = read_coords(file)
             about: dict[str, Any] = dict(file["coords"].attrs)
-    except OSError as error:
+        return as_patch_table(path.name, coords, about)
+    except HrviewerError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise RunError(f"{path.name} is not a readable HDF5 file: {short_message(error)}") from None
+
+
+def read_coords(file: Any) -> NDArray[Any]:
+    """Return the dataset ``coords``, if its numbers are in the file itself, and bounded.
+
+    Raises
+    ------
+    ValueError
+        If it is a link, or takes its numbers from another file.
+    """
+    import h5py
+
+    found = file["coords"] if isinstance(file.get("coords", getlink=True), h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+        raise ValueError("coords is no dataset of the file itself")
+    if found.dtype.kind not in "iuf" or found.ndim not in (2, 3) or found.shape[-1] != 2:
+        raise ValueError(f"coords is {found.dtype} of shape {found.shape}, not pairs of numbers")
+    if found.size > 2 * MAX_PATCHES:
+        raise ValueError(f"it has more than {MAX_PATCHES:,} patches")
+    coords = np.asarray(found[()])
+    if not np.isfinite(coords).all():
+        raise ValueError("it contains coordinates that are not numbers")
+    return coords
+
+
+def as_patch_table(name: str, coords: NDArray[Any], about: dict[str, Any]) -> PatchTable:
+    """Return the patches of TRIDENT's or CLAM's coordinates and their attributes."""
     # TRIDENT's feature files have one more axis.
     coords = coords.reshape(-1, 2)
     trident = "patch_size_level0" in about
@@ -127,7 +156,7 @@ def read_hdf5(path: Path) -> PatchTable:
     elif "patch_size" in about:
         side = float(about["patch_size"]) * float(np.max(about.get("downsample", 1.0)))
     else:
-        raise RunError(f"{path.name} has no patch size: choose TRIDENT's or CLAM's coordinates")
+        raise RunError(f"{name} has no patch size: choose TRIDENT's or CLAM's coordinates")
     sides = np.full((len(coords), 2), round(side))
     shape = None
     if trident and "level0_height" in about and "level0_width" in about:

@@ -131,7 +131,8 @@ def check_content(path: Path) -> str | None:
     """
     try:
         if not path.is_file():
-            return None
+            special = path.exists() and not path.is_dir()
+            return f"{path.name} is a device or pipe, not a file" if special else None
     except OSError as error:  # as of a name that is too long
         return f"{str(path)[:60]}… cannot be opened: {error.strerror}"
     if path.stat().st_size == 0:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Region"]
 
+MAX_CROSSINGS, CROSSING_PAIRS = 200_000, 100_000
+"""Of an outline with itself, and pairs of sides from which their number is estimated."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
@@ -191,7 +194,33 @@ def _corners(ring: ArrayLike, name: str) -> NDArray[np.float64]:
         raise ParameterError(f"region {name!r} has a ring without three corners: draw it again")
     if not np.isfinite(corners).all():
         raise ParameterError(f"region {name!r} has a corner that is not a number: correct it")
+    if estimate_crossings(corners) > MAX_CROSSINGS:
+        raise ParameterError(
+            f"region {name!r} has an outline that crosses itself more than {MAX_CROSSINGS:,} "
+            "times: draw it again"
+        )
     return corners[:, ::-1]
+
+
+def estimate_crossings(corners: NDArray[np.float64]) -> float:
+    """Estimate how often a ring crosses itself, from random pairs of its sides.
+
+    Making a ring valid takes time and memory in proportion to its crossings, which grow with the
+    square of its corners.
+    """
+    n = len(corners)
+    if n * (n - 1) // 2 <= MAX_CROSSINGS:
+        return 0.0
+    first, second = np.random.default_rng(0).integers(0, n, (2, CROSSING_PAIRS))
+    a, b, c, d = (corners[at % n] for at in (first, first + 1, second, second + 1))
+
+    def side(p: NDArray[np.float64], q: NDArray[np.float64], of: NDArray[np.float64]) -> Any:
+        (py, px), (qy, qx), (y, x) = p.T, q.T, of.T
+        return np.sign((qy - py) * (x - px) - (qx - px) * (y - py))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        cross = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
+    return float(cross.mean()) * n * (n - 1) / 2
 
 
 def _polygon_parts(shape: Any) -> list[Any]:

@@ -75,11 +75,11 @@ JOURNAL_NAME = re.compile(r"\d{6,}-[0-9a-f]+-\d+\.results")
 
 
 def write_header(path: Path, header: dict[str, Any]) -> None:
-    """Replace ``run.json`` in one step."""
+    """Replace ``run.json`` in one step; bytes of a path that are no UTF-8 are escaped."""
     header = {"format_version": FORMAT_VERSION, **header}
     text = json.dumps(header, indent=1, ensure_ascii=False) + "\n"
     with reporting_disk_errors(path):
-        replace_file(path / "run.json", text.encode("utf-8", "surrogateescape"))
+        replace_file(path / "run.json", text.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
-from hrviewer.errors import HrviewerError, ParameterError
+from hrviewer.errors import HrviewerError, ImageReadError, ParameterError
 from hrviewer.pyramid import open_pyramid
 from hrviewer.pyramid.readers import tiff_channels
 
@@ -134,3 +136,26 @@ def test_a_wrong_option_is_not_called_an_unsupported_coding(
     monkeypatch.setattr(tiff_channels, "unsupported_coding", lambda key: "is in another coding")
     with pytest.raises(ParameterError, match=r"a\.tif has no channel 5"):
         open_pyramid(path, channels=[5])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX's")
+def test_a_pipe_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(ImageReadError, match="device or pipe"):
+        open_pyramid(tmp_path / "a.tif")
+
+
+def test_images_of_thousands_of_levels_are_refused(tmp_path):
+    levels = [{"path": "0"}] * 2000
+    axes = [{"name": "y"}, {"name": "x"}]
+    ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="w", attributes={"ome": ome})
+    group.create_array("0", shape=(8, 8), dtype="u1")
+    with pytest.raises(ImageReadError, match="2,000 levels"):
+        open_pyramid(tmp_path / "a.ome.zarr")
+
+
+def test_images_of_impossible_size_are_refused(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(1 << 31, 8), chunks=(8, 8), dtype="u1")
+    with pytest.raises(ImageReadError, match="too many"):
+        open_pyramid(tmp_path / "a.zarr")

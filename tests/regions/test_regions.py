@@ -96,3 +96,15 @@ def test_crossed_outlines_and_overlapping_parts_count_once():
 def test_regions_without_area_are_refused(polygons, message):
     with pytest.raises(ParameterError, match=f"'mine'.*{message}"):
         Region.from_polygons(polygons, "mine")
+
+
+def test_an_outline_that_crosses_itself_too_often_is_refused() -> None:
+    """Making it valid took minutes and gigabytes."""
+    i = np.arange(100_000)
+    zigzag = np.stack([i * 7919 % 300, i % 400], axis=1)
+    with pytest.raises(ParameterError, match="crosses itself"):
+        Region.from_polygons([[zigzag]], "a")
+    angle = np.linspace(0, 2 * np.pi, 100_000, endpoint=False)
+    circle = np.stack([np.sin(angle), np.cos(angle)], axis=1) * 1000
+    circle[10], circle[11] = circle[11].copy(), circle[10].copy()
+    assert Region.from_polygons([[circle]], "b").area == pytest.approx(np.pi * 1e6, rel=1e-6)

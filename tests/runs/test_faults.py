@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numcodecs import Zstd
+from PIL import Image
 from pyarrow import parquet
 from toy_detectors import Finder, rectangles
 from toys import ToyBundle, picture, toy_bundle
@@ -336,3 +337,11 @@ def test_a_table_of_objects_of_another_form_is_refused(out):
         with pytest.raises(RunError, match=r"objects\.parquet|table of objects") as caught:
             Run(out).objects()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other systems are Unicode")
+def test_a_run_of_an_image_whose_name_is_no_unicode_is_readable(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    Image.fromarray(picture(32, 32)).save(path)
+    run(path, toy_bundle(), tile=32, out=tmp_path / "a.run.zarr", cache="off")
+    assert Run(tmp_path / "a.run.zarr").header["image"]["path"] == path

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from toys import picture, toy_bundle
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, RunError
 from hrviewer.geometry import Rect
 from hrviewer.io import export
+from hrviewer.io.patch_tables import read_patch_table
 from hrviewer.runs import run
 from hrviewer.runs.importers import import_run
 
@@ -135,3 +136,35 @@ def test_a_file_marks_the_region(image, tmp_path):
     path.write_text("y,x\n64,64\n")
     with pytest.raises(HrviewerError, match="marks no area"):
         run(image, toy_bundle(), "patches", region=path, cache="off")
+
+
+@pytest.mark.parametrize("kind", ["link", "raw", "virtual", "bomb", "group", "text", "nan"])
+def test_coordinates_are_read_from_the_file_itself_and_bounded(kind, tmp_path):
+
+    path, other = tmp_path / "a.h5", tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["coords"] = np.zeros((4, 2), int)
+        file["coords"].attrs["patch_size_level0"] = 32
+    with h5py.File(path, "w") as file:
+        if kind == "link":
+            file["coords"] = h5py.ExternalLink(str(other), "coords")
+        elif kind == "raw":
+            (tmp_path / "secret").write_bytes(bytes(40))
+            outside = [(str(tmp_path / "secret"), 0, 40)]
+            file.create_dataset("coords", shape=(20, 2), dtype="u1", external=outside)
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(shape=(4, 2), dtype=int)
+            layout[:] = h5py.VirtualSource(str(other), "coords", shape=(4, 2))
+            file.create_virtual_dataset("coords", layout)
+        elif kind == "bomb":
+            options = {"chunks": (1_000_000, 2), "compression": "gzip"}
+            file.create_dataset("coords", shape=(10**9, 2), dtype="i8", **options)
+        elif kind == "group":
+            file.create_group("coords")
+        else:
+            file["coords"] = np.array([["a", "b"]], "S1") if kind == "text" else [[np.nan, 1.0]]
+        if kind != "link":
+            file["coords"].attrs["patch_size_level0"] = 32
+    with pytest.raises(RunError, match=r"a\.h5 is not a readable HDF5 file") as caught:
+        read_patch_table(path)
+    assert "\n" not in str(caught.value)

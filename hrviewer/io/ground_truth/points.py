@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import GroundTruthError, short_message
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
+from hrviewer.io.csv_file import read_csv_file
 from hrviewer.io.dsa import is_dsa, read_dsa
 from hrviewer.io.geojson import CLASS_KEYS, read_geojson, read_json_file
 from hrviewer.io.ground_truth.boxes import read_coco
@@ -45,14 +46,7 @@ def read_csv(path: Path, image: ImageRef) -> GroundTruth:
     (optionally with points) or ``y, x, h, w``. A column ``label`` or ``class`` has the classes, a
     column ``image`` or ``image_path`` the image that a row belongs to.
     """
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise GroundTruthError(
-            f"{path.name} is not a readable table: {short_message(error)}"
-        ) from None
+    table = read_csv_file(path, GroundTruthError)
     table.columns = [str(column).strip().lower() for column in table.columns]
     image_column = first_column(table, IMAGE_COLUMNS)
     if image_column and len(table):
@@ -124,7 +118,12 @@ def read_mat(path: Path, image: ImageRef) -> GroundTruth:
         raise GroundTruthError(
             f"{path.name} has neither image_info (ShanghaiTech) nor annPoints (UCF-QNRF)"
         )
-    points = np.asarray(locations, np.float64).reshape(-1, 2)[:, ::-1]
+    points = np.asarray(locations, np.float64)
+    if points.size == 0:
+        points = np.zeros((0, 2))
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise GroundTruthError(f"{path.name} has points of shape {points.shape}, not (n, 2)")
+    points = points[:, ::-1]
     return ground_truth_from_labels(["person"] * len(points), points=points)
 
 

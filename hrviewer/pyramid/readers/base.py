@@ -45,6 +45,9 @@ __all__ = [
     "select_plane",
 ]
 
+MAX_SIDE = 1 << 31
+"""Pixels, which no image has."""
+
 MAX_TILE_PIXELS = 64_000_000
 """Pixels; an image whose smallest readable unit is larger cannot be read in bounded memory."""
 
@@ -304,6 +307,10 @@ class Reader(ABC):
         for index, ((h, w, c), (th, tw)) in enumerate(layouts):
             if h < 1 or w < 1 or c < 1 or th < 1 or tw < 1:
                 raise ImageReadError(f"{self.name} has no pixels ({h} × {w})")
+            if max(h, w) >= MAX_SIDE:
+                raise ImageReadError(
+                    f"{self.name} has {h} × {w} pixels: 2³¹ on a side are too many"
+                )
             if th * tw > MAX_TILE_PIXELS:
                 raise ImageReadError(
                     f"{self.name} is stored in tiles of {th * tw / 1e6:.0f} megapixels; "

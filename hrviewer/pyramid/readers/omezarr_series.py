@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.series import Series, kind_by_name
 from hrviewer.pyramid.value_range import stored_range
 from hrviewer.pyramid.zarr_tiles import ZarrTiles
@@ -29,6 +30,9 @@ MASK_PATH = "labels/no_data"
 
 MAX_REQUESTS = 16
 """Wells that are read at once."""
+
+MAX_ENTRIES = 1000
+"""Images of one group and their levels together; each is opened."""
 
 MAX_DEPTH = 3
 """Depth to which a store without OME metadata of its own is searched for images."""
@@ -53,7 +57,14 @@ def ome_attributes(group: Any) -> dict[str, Any]:
 def multiscales(group: Any) -> list[dict[str, Any]]:
     """Return the multiscales of a group; none if it is not an image."""
     entries = ome_attributes(group).get("multiscales", []) if hasattr(group, "attrs") else []
-    return [entry for entry in entries if isinstance(entry, dict)] if entries else []
+    found = [entry for entry in entries if isinstance(entry, dict)] if entries else []
+    levels = sum(len(entry.get("datasets") or ()) for entry in found)
+    if len(found) + levels > MAX_ENTRIES:
+        raise ImageReadError(
+            f"{group.name} lists {len(found):,} images of {levels:,} levels, more than any image "
+            "has: the metadata are damaged"
+        )
+    return found
 
 
 def child(group: Any, path: str) -> Any:

@@ -10,6 +10,7 @@ import os
 import tempfile
 import threading
 import time
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,6 +22,7 @@ from hrviewer.pyramid.readers.base import (
     UnsupportedFormat,
 )
 from hrviewer.pyramid.readers.file_reader import FileReader, Selection
+from hrviewer.pyramid.readers.jpeg_check import require_few_scans
 from hrviewer.pyramid.readers.picture_header import png_mode, stored_bits
 from hrviewer.pyramid.readers.png_check import holds_all_rows
 from hrviewer.pyramid.series import Series
@@ -119,6 +121,9 @@ class PillowReader(FileReader):
                 f"{path.name} has {width * height / 1e6:.0f} megapixels, too many to keep in "
                 'memory: pip install "hrviewer[pictures]" streams it into the cache'
             )
+        if image.format in ("JPEG", "MPO"):
+            with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                require_few_scans(data, path.name)
         frames = image.n_frames if image.format in ANIMATED else 1
         self.set_plane({"t": frames} if frames > 1 else {}, selection.plane)
         self._mode = _output_mode(image.mode, "transparency" in image.info)

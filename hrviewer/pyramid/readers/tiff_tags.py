@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from hrviewer.errors import ImageReadError
+from hrviewer.pyramid.readers.jpeg_check import require_few_scans
 from hrviewer.pyramid.value_range import stored_range
 
 __all__ = [
@@ -86,6 +87,7 @@ def coded_pixels(data: bytes) -> int:
 
 def require_coded_size(data: bytes, limit: int, name: str) -> None:
     """Refuse a tile whose own header has more than `limit` pixels: it would be decoded as such."""
+    require_few_scans(data, name)
     if coded_pixels(data[:MAX_CODED_HEADER]) > limit:
         raise ImageReadError(
             f"{name} has a tile whose own header gives it more pixels than the file does; the file "

@@ -14,7 +14,7 @@ import scipy.io
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError, HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import label_maps, read_features, read_ground_truth
@@ -441,3 +441,16 @@ def test_measurements_that_are_not_numbers_are_left_out(tmp_path):
     path.write_text(POINT % ("1", '{"measurements": {"a": NaN, "b": 2}}'))
     (feature,) = read_features(path, "photo.png", SHAPE)
     assert feature.measurements == {"b": 2.0}
+
+
+def test_points_of_a_mat_file_are_pairs(tmp_path):
+    """Others were taken for pairs, row by row."""
+    scipy.io.savemat(tmp_path / "a.mat", {"annPoints": np.ones((4, 6))})
+    with pytest.raises(GroundTruthError, match="shape"):
+        read_ground_truth(tmp_path / "a.mat", "a.png", SHAPE)
+
+
+def test_a_table_of_very_many_columns_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text(",".join(f"c{i}" for i in range(20_000)) + "\n")
+    with pytest.raises(GroundTruthError, match="more than 10,000 columns"):
+        read_ground_truth(tmp_path / "a.csv", "a.png", SHAPE)
