@@ -4,6 +4,8 @@ One JSON object is printed. A real window is opened (on a virtual screen where t
 synthetic section with a finished run, and used while a timer of 5 ms ticks in its event loop. A
 stall is the gap between two ticks less 5 ms, as of `benchmarks.live`, whose bounds hold here, too.
 
+``plain``
+    The camera moves over the section and its maps alone, for comparison.
 ``objects``
     So many detected objects are shown, and the camera moves over them.
 ``regions``
@@ -63,11 +65,14 @@ def measure(side: int, objects: int, regions: int, slides: int) -> dict[str, Any
         opened.viewer.window.resize(*SIZE)
         state = opened.controller.state
         opened.controller.resources.run_folder = Path(folder) / "runs"
+        opened.controller.resources.low_priority = False  # the run is not what is measured
         opened.controller.run_service.start()
         wait_until(lambda: state.run is not None and state.run_state == "idle", 900)
         settle(opened)
         found: dict[str, Any] = {"bounds_ms": BOUNDS}
+        moves = camera_moves((side, side), 0, 1)
         parts: dict[str, Callable[[], dict[str, Stalls]]] = {
+            "plain": lambda: {"camera": play_moves(opened.viewer, moves)},
             "regions": lambda: use_regions(opened, side, regions),
             "slides": lambda: use_slides(opened, Path(folder) / "slides", slides),
             "objects": lambda: use_objects(opened, side, objects),
@@ -131,7 +136,10 @@ def use_regions(opened: Any, side: int, n: int) -> dict[str, Stalls]:
     cell, angle = side / across, np.linspace(0, 2 * np.pi, 40, endpoint=False)
     outline = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 0.4 * cell
     centres = cell * (np.stack(np.divmod(np.arange(n), across), axis=1) + 0.5)
-    drawn = [Region.from_polygons([[outline + centre]]) for centre in centres]
+    drawn = [
+        Region.from_polygons([[outline + centre]], f"region {i + 1}")
+        for i, centre in enumerate(centres)
+    ]
 
     def measured() -> bool:
         return len(service.rows) == n and all(row.measured for row in service.rows)

@@ -84,18 +84,29 @@ def drawn_shapes(image_layer: Image, shapes: Shapes, image: Rect) -> list[tuple[
     out.
     """
     features = shapes.features
+    to_pixels = _pixel_map(image_layer, shapes)
     regions = []
     for index, (kind, vertices) in enumerate(zip(shapes.shape_type, shapes.data, strict=True)):
         if kind in ("line", "path"):
             continue
         corners = ellipse_corners(vertices) if kind == "ellipse" else vertices
-        ring = [pixel_at(image_layer, shapes.data_to_world(corner)) for corner in corners]
+        ring = to_pixels[0] + np.asarray(corners, np.float64) @ to_pixels[1]
         name, label = (_feature(features, key, index) for key in ("name", "class"))
         with suppress(ParameterError):  # a click without a drag
             region = Region.from_polygons([[ring]], name, label)
             if region.clip(image) is not None:
                 regions.append((index, region))
     return regions
+
+
+def _pixel_map(image_layer: Image, layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the affine map from a layer's data to pixels ``(y, x)``: offset and rows of steps.
+
+    napari maps one position at a time, which takes long for many outlines.
+    """
+    steps = np.vstack([np.zeros(layer.ndim), np.eye(layer.ndim)])
+    pixels = np.array([pixel_at(image_layer, layer.data_to_world(step)) for step in steps])
+    return pixels[0], pixels[1:] - pixels[0]
 
 
 def _feature(features: Any, key: str, index: int) -> str:
