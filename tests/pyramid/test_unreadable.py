@@ -156,6 +156,9 @@ def test_images_of_thousands_of_levels_are_refused(tmp_path):
 
 
 def test_images_of_impossible_size_are_refused(tmp_path):
-    zarr.create_array(tmp_path / "a.zarr", shape=(1 << 31, 8), chunks=(8, 8), dtype="u1")
+    axes = [{"name": "y"}, {"name": "x"}]
+    ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="w", attributes={"ome": ome})
+    group.create_array("0", shape=(1 << 31, 8), chunks=(8, 8), dtype="u1")
     with pytest.raises(ImageReadError, match="too many"):
-        open_pyramid(tmp_path / "a.zarr")
+        open_pyramid(tmp_path / "a.ome.zarr")
