@@ -15,6 +15,7 @@ from hrviewer.errors import ModelError
 from hrviewer.models.loaders.folded_graph import fold_shapes
 from hrviewer.models.loaders.graph_check import (
     MAX_TENSOR_BYTES,
+    check_activations,
     check_operations,
     check_tensor_sizes,
     inline_functions,
@@ -134,6 +135,7 @@ class OnnxGraph:
         """Return the FLOPs of the graph for an input of a shape."""
         with reporting_damage(self._name):
             nodes, shapes = self._sized(input_name, shape)
+            check_activations(shapes, math.prod(shape), self._name)
             return sum(self._node_flops(node, shapes) for node in nodes)
 
     def _check_constants(self, graph: Any, images: Collection[str]) -> None:

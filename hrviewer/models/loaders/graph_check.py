@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from hrviewer.errors import ModelError, short_message
 
-__all__ = ["check_operations", "check_tensor_sizes", "inline_functions", "reporting_damage"]
+__all__ = [
+    "check_activations",
+    "check_operations",
+    "check_tensor_sizes",
+    "inline_functions",
+    "reporting_damage",
+]
 
 MAX_NODES = 200_000
 """Operations of a model after its functions are inlined."""
@@ -17,6 +23,12 @@ MAX_NODES = 200_000
 MAX_TENSOR_BYTES = 2 << 30
 """Of a tensor whose size does not depend on the input's: a back end computes it when it opens the
 model."""
+
+MAX_NUMBERS_PER_INPUT = 4096
+"""Of a tensor, for each number of the input: wide layers at full resolution have a few hundred."""
+
+MAX_NUMBERS = 1 << 26
+"""Of a tensor, up to which their ratio to the input's is not limited."""
 
 UNSUPPORTED_OPS = {
     *("Attention", "MultiHeadAttention", "QAttention", "FusedConv", "FusedMatMul", "FusedGemm"),
@@ -148,3 +160,22 @@ def check_tensor_sizes(graph: Any, name: str) -> None:
                 f"{name}: {value.name!r} takes {size / 1e9:.1f} GB for any input: export it "
                 "without constants of that size"
             )
+
+
+def check_activations(shapes: Mapping[str, tuple[int, ...]], numbers: int, name: str) -> None:
+    """Refuse a graph in which a tensor grows beyond all measure, before it is run.
+
+    Parameters
+    ----------
+    shapes : mapping
+        Sizes of its tensors for an input.
+    numbers : int
+        Size of that input.
+    name
+        Name in error messages.
+    """
+    largest = max(map(math.prod, shapes.values()), default=0)
+    if largest > max(MAX_NUMBERS, MAX_NUMBERS_PER_INPUT * numbers):
+        raise ModelError(
+            f"{name} makes {largest:,} numbers out of {numbers:,}: this is no model of images"
+        )
