@@ -76,7 +76,7 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
     HrviewerError
         If the run has no such map.
     """
-    cells, attributes = open_stored_map(run.path, name)
+    cells, attributes = open_stored_map(run.path, name, run.header["image"]["shape"])
     named = channel_labels(attributes)
     estimate = run.header.get("estimate") or {}
     counts = estimate.get("kind") == "count"

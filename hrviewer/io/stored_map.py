@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import stat
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -89,7 +90,9 @@ class MapAttributes(BaseModel):
     cell: Annotated[float, Field(gt=0, lt=MAX_SIDE, allow_inf_nan=False)]
 
 
-def open_stored_map(folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
+def open_stored_map(
+    folder: Path, name: str, image_shape: Sequence[int]
+) -> tuple[Any, dict[str, Any]]:
     """Open a map of a run folder, without reading a chunk.
 
     Parameters
@@ -98,6 +101,8 @@ def open_stored_map(folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
         The run folder.
     name : str
         Name of the map.
+    image_shape : sequence of int
+        Height and width of the run's image, which the map covers.
 
     Returns
     -------
@@ -125,6 +130,7 @@ def open_stored_map(folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
         import zarr
 
         array = zarr.open_array(_checked_store()(path / "0", metadata.chunk_bytes), mode="r")
+        require_map_shape(array.shape[1:], image_shape, attributes["hrviewer"]["cell"])
     except ValidationError as error:
         raise validation_error(error, subject, kind=RunError) from None
     except HrviewerError:
@@ -132,6 +138,13 @@ def open_stored_map(folder: Path, name: str) -> tuple[Any, dict[str, Any]]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{subject}: {short_message(error)}") from None
     return array, dict(attributes)
+
+
+def require_map_shape(shape: Sequence[int], image_shape: Sequence[int], cell: float) -> None:
+    """Raise a ValueError unless a map has as many cells as cover the image."""
+    expected = [side / cell for side in image_shape]
+    if any(abs(n - e) > 1 for n, e in zip(shape, expected, strict=True)):
+        raise ValueError(f"it has {shape[0]} × {shape[1]} cells, which do not cover the image")
 
 
 def read_cells(cells: Any, rows: slice, columns: slice) -> NDArray[np.floating[Any]]:

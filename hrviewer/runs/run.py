@@ -349,7 +349,7 @@ class Run:
         HrviewerError
             If the folder has no such map.
         """
-        array, attributes = open_stored_map(self.path, name)
+        array, attributes = open_stored_map(self.path, name, self.image_shape)
         return array, float(attributes["hrviewer"]["cell"])
 
     @property

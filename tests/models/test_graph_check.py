@@ -179,9 +179,7 @@ def test_folding_of_sizes_makes_no_large_constant() -> None:
 
 def test_a_tensor_that_grows_beyond_all_measure_is_refused_before_it_is_made() -> None:
     nodes = [helper.make_node("Concat", [f"x{i}"] * 2, [f"x{i + 1}"], axis=2) for i in range(28)]
-    ends = [
-        helper.make_tensor_value_info(name, 1, ("n", 1, "h", "w")) for name in ("x0", "x28")
-    ]
+    ends = [helper.make_tensor_value_info(name, 1, ("n", 1, "h", "w")) for name in ("x0", "x28")]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     with pytest.raises(ModelError, match="no model of images"):

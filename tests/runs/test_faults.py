@@ -345,3 +345,14 @@ def test_a_run_of_an_image_whose_name_is_no_unicode_is_readable(tmp_path):
     Image.fromarray(picture(32, 32)).save(path)
     run(path, toy_bundle(), tile=32, out=tmp_path / "a.run.zarr", cache="off")
     assert Run(tmp_path / "a.run.zarr").header["image"]["path"] == path
+
+
+@pytest.mark.parametrize("suffix", ["html", "png", "ome.zarr"])
+def test_a_map_that_does_not_cover_the_image_is_refused(done, suffix, tmp_path):
+    """Exported as a picture of 10⁷ cells a side, it took minutes."""
+    file = done / "output" / "0" / "zarr.json"
+    metadata = json.loads(file.read_text())
+    metadata["shape"][1:] = [10**7, 10**7]
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(RunError, match="do not cover the image"):
+        export(Run(done), tmp_path / f"x.{suffix}")

@@ -232,10 +232,9 @@ def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]
         ("saliency", "Saliency", "", "inferno"),
         ("cost", "Compute cost", "FLOP per pixel", "cividis"),
     ):
-        try:
-            cells, attributes = open_stored_map(run.path, name)
-        except RunError:
+        if not (run.path / name / "zarr.json").is_file():
             continue
+        cells, attributes = open_stored_map(run.path, name, run.header["image"]["shape"])
         cell = float(attributes["hrviewer"]["cell"])
         # The first cost channel is FLOPs; of predicted probabilities the last class is drawn.
         plane = 0 if name == "cost" else None if name == "output" and counts else -1

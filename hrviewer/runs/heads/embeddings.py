@@ -44,6 +44,6 @@ def read_embeddings(run: Run) -> Embeddings:
     """Return the embeddings of a run; an error if it has none."""
     if not (run.path / "embeddings" / "zarr.json").is_file():
         raise RunError(f"{run.path} has no embeddings: run the strategy compression first")
-    values, attributes = open_stored_map(run.path, "embeddings")
+    values, attributes = open_stored_map(run.path, "embeddings", run.image_shape)
     about = attributes["hrviewer"]
     return Embeddings(values, float(about["cell"]), str(about.get("encoder", "")))
