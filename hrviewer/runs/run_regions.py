@@ -141,7 +141,7 @@ def area_notes(
     notes += data_notes(pyramid, result["data_area"], context.area)
     if tissue is None:
         return notes
-    patches = f"; {skipped:,} patches were skipped" if skipped else ""
     share = context.area / context.region.area
-    left_out = "densities are of tissue, and what lies outside is not counted"
-    return [*notes, f"tissue is {share:.1%} of the region{patches}: {left_out}"]
+    saved = f"{skipped:,} patches without any were skipped" if skipped else "no patch was skipped"
+    missed = "nothing outside of it is counted, nor is tissue that its outline lacks"
+    return [*notes, f"tissue is {share:.1%} of the region: {saved}; {missed}; densities are of it"]

@@ -14,12 +14,13 @@ from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid import open_pyramid
-from hrviewer.regions import Region, points_inside
+from hrviewer.regions import Region, cell_areas, points_inside
 from hrviewer.runs import Run, run
 from hrviewer.runs.region_measurement import measure_regions
 from hrviewer.runs.region_table import describe_region
 from hrviewer.runs.run_index import entries_of_one_place, list_runs
 from hrviewer.runs.tissue import find_tissue
+from hrviewer.strategies import strategy_ids
 
 IMAGE = picture(301, 398)
 TRIANGLE = Region.from_polygons([[[[20.5, 30], [90, 33.3], [40, 120]]]], "triangle")
@@ -147,6 +148,37 @@ def test_tissue_is_all_that_counts(tmp_path):
     assert again["estimate"]["value"] == pytest.approx(done.estimate["value"], rel=1e-6)
     (glass,) = measure_regions(done, [Region.from_rect(Rect(50, 300, 20, 60), "glass")])
     assert (glass["tissue_area"], glass["area"]) == (0, 1200)
+
+
+L_SHAPE = [[32, 32], [32, 96], [160, 96], [160, 224], [224, 224], [224, 32]]
+SMALL_TILES = {"patches": 32, "zoom": 32, "scanner": 32, "compression": 32}
+
+
+@pytest.mark.parametrize("strategy", strategy_ids())
+def test_every_strategy_may_leave_out_what_is_not_tissue(strategy, tmp_path):
+    image = picture(256, 320)
+    params = {"tile": SMALL_TILES[strategy]} if strategy in SMALL_TILES else {}
+    tissue = Region.from_polygons([[L_SHAPE]], "tissue")
+    done = run(
+        image, toy_bundle(), strategy, params=params, tissue=tissue, cache="off", progress=False,
+        out=tmp_path / "x.run.zarr", budget="60%" if strategy == "zoom" else None,
+    )  # fmt: skip
+    inside = cell_areas(tissue, np.arange(257.0), np.arange(321.0)) > 0
+    count = image[inside][:, 0].sum() / 255
+    output = done.output[0]
+    side = image.shape[0] // output.shape[0]
+    assert np.isfinite(output[inside[::side, ::side]]).any()
+    if strategy in ("patches", "compression", "scanner"):  # others predict coarser cells
+        assert done.estimate["value"] == pytest.approx(count, rel=1e-5)
+        assert not np.isfinite(output[~inside[::side, ::side]]).any()
+    assert done.estimate["density_of"] == "tissue"
+    assert done.header["counting_area"] == tissue.area
+    (note,) = (note for note in done.header["notes"] if note.startswith("tissue is"))
+    skipped = done.header["patches"]["skipped"]
+    saved = f"{skipped:,} patches without any were skipped" if skipped else "no patch was skipped"
+    assert saved in note
+    assert skipped > 0 or strategy not in ("patches", "scanner")
+    assert "nothing outside of it is counted" in note
 
 
 def test_no_tissue_is_one_line():
