@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import zarr
 from zarr.storage import _local
 
 from hrviewer import claims, folders
+from hrviewer.errors import ClaimedError
 from hrviewer.io.atomic_write import atomic_path
 from hrviewer.io.image_writer import ResumableFolder
 
@@ -86,3 +89,34 @@ def test_a_claim_ends_after_what_is_being_written(place, gate, tmp_path, monkeyp
 def test_nothing_is_waited_for_without_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zarr.core.sync, "loop", [None])
     folders.finish_zarr_writes()
+
+
+def test_folders_of_windows_are_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its system refuses to open them, and writes names at once."""
+    opened: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda *args: opened.append(args))
+        patched.setattr(os, "name", "nt")
+        folders.sync_folder(tmp_path)
+    assert opened == []
+
+
+def test_a_file_system_without_links_renames(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with atomic_path(tmp_path / "a.txt") as path:
+        path.write_text("abc")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "abc"
+
+
+def test_a_system_without_proc_has_claims(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "readlink", missing)
+    assert claims.host_name() == platform.node()
+    with claims.claim_folder(tmp_path / "a"), pytest.raises(ClaimedError):
+        claims.claim_folder(tmp_path / "a").__enter__()

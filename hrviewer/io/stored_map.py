@@ -34,6 +34,9 @@ MAX_CHUNK_BYTES = 256 << 20
 MAX_SIDE = 1 << 31
 """Of an axis of a map."""
 
+MAX_CHANNELS = 1 << 14
+"""Of a map: classes, or numbers of an embedding."""
+
 Side = Annotated[int, Field(ge=0, lt=MAX_SIDE)]
 
 
@@ -76,6 +79,8 @@ class MapMetadata(BaseModel):
         if [codec.name for codec in self.codecs] != ["bytes", "zstd"]:
             names = ", ".join(codec.name for codec in self.codecs)
             raise ValueError(f"its codecs are {names[:80]}, those of hrviewer bytes, zstd")
+        if self.shape[0] > MAX_CHANNELS:
+            raise ValueError(f"it has {self.shape[0]:,} channels")
         sides = self.chunk
         if len(sides) != 3 or not all(type(side) is int and side > 0 for side in sides):
             raise ValueError("its chunks have no shape of three sides")
