@@ -223,3 +223,20 @@ def test_kills_at_random_moments(arguments, expected, tmp_path):
     subprocess.run([*COMMAND, *arguments, "--workers", "2"], check=True, timeout=PATIENCE_S)
     assert answers(tmp_path / "batch") == expected
     assert not list((tmp_path / "batch").glob("*.new"))
+
+
+@pytest.mark.soak  # a worker that only computes for long must not seem to hang
+def test_a_worker_that_hangs_costs_one_retry(home, expected, tmp_path, monkeypatch):
+    """Its image is resumed by another worker once it is silent for longer than a heartbeat."""
+    monkeypatch.setattr("hrviewer.batch.cluster.HEARTBEAT", "40 s")
+    folder = tmp_path / "batch"
+    job = batch(
+        home / "slides", home / "model.onnx", "patches", params={"tile": 64}, cores=1, workers=2,
+        cache="off", out=folder,
+    )  # fmt: skip
+    until(lambda: begun_runs(tmp_path) or job.complete)
+    victim = worker_processes(os.getpid())[0]
+    victim.suspend()
+    job.wait()
+    assert job.table["attempts"].max() == 2
+    assert answers(folder) == expected
