@@ -7,6 +7,7 @@ neither do the bits (with the same back end).
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,14 +69,25 @@ def inference_pool(
     >>> with inference_pool("nuclei", workers=2) as pool:  # doctest: +SKIP
     ...     run = hrviewer.run("slide.svs", "nuclei", "zoom", scheduler=pool)
     """
-    with connect(**places, shared=True) as workers:
-        before = core_limit()
+    with connect(**places, shared=True) as workers, restoring_engine():
         pool = InferencePool(workers, str(model), trust)
         try:
             yield pool
         finally:
             pool.close()
-            limit_cores(before)
+
+
+@contextmanager
+def restoring_engine() -> Iterator[None]:
+    """Restore this process's cores and back end, which a pool adapts to its workers'."""
+    cores, backend = core_limit(), os.environ.get("HRVIEWER_BACKEND")
+    try:
+        yield
+    finally:
+        limit_cores(cores)
+        os.environ.pop("HRVIEWER_BACKEND", None)
+        if backend is not None:
+            os.environ["HRVIEWER_BACKEND"] = backend
 
 
 class InferencePool(DeviceScheduler):
@@ -92,7 +104,7 @@ class InferencePool(DeviceScheduler):
     """
 
     def __init__(self, workers: Workers, model: str, trust: bool) -> None:
-        from hrviewer.batch.worker import WorkerState, measure_engine
+        from hrviewer.batch.worker import WorkerState, measure_engine, use_engine
 
         client = self._client = workers.client
         client.register_plugin(WorkerState("pool", workers.cores, workers.devices))
@@ -106,7 +118,7 @@ class InferencePool(DeviceScheduler):
         self._elsewhere = workers.elsewhere
         infos = client.scheduler_info(-1)["workers"].values()
         self._at_once = max(1, sum(int(info["nthreads"]) for info in infos))
-        limit_cores(engine.cores)
+        use_engine(engine, elsewhere=self._elsewhere)
         super().__init__(streams=1)
         self._start_threads(INPUTS_PER_PLACE * self._at_once)
 
@@ -122,9 +134,9 @@ class InferencePool(DeviceScheduler):
         role = self.roles.get(id(network))
         if role is None or role in BUILTINS or network.precision != "float32":
             return super()._infer(network, arrays, batch)
-        return [self._infer_elsewhere(role, network.digest, array) for array in arrays]
+        return [self._infer_elsewhere(role, network, array) for array in arrays]
 
-    def _infer_elsewhere(self, role: str, digest: str, array: NDArray[np.float32]) -> Any:
+    def _infer_elsewhere(self, role: str, network: Network, array: NDArray[np.float32]) -> Any:
         from distributed import KilledWorker
 
         for _ in range(ATTEMPTS):
@@ -134,7 +146,8 @@ class InferencePool(DeviceScheduler):
                 self._trust,
                 self._engine,
                 role,
-                digest,
+                network.digest,
+                network.backend,
                 array,
                 current_share(),
                 elsewhere=self._elsewhere,
@@ -153,6 +166,7 @@ def infer(
     engine: Any,
     role: str,
     digest: str,
+    backend: str,
     array: NDArray[np.float32],
     share: int | None,
     *,
@@ -164,8 +178,10 @@ def infer(
     ------
     ParameterError
         If the worker's network is another one than the run's.
+    RunError
+        If it runs on another back end, whose last bits differ.
     """
-    from hrviewer.batch.worker import use_engine
+    from hrviewer.batch.worker import check_backend, use_engine
 
     use_engine(engine, elsewhere=elsewhere)
     with _loading:
@@ -175,6 +191,7 @@ def infer(
             f"the workers were started for {model}, and this run has another {role}: start them "
             "for its model"
         )
+    check_backend(network, backend)
     with share_cores(share or available_cores()):
         return predict(network, array[None])[0]
 

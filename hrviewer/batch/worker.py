@@ -27,12 +27,13 @@ from hrviewer.errors import (
     HrviewerError,
     ImageReadError,
     ParameterError,
+    RunError,
     WriteError,
     format_error,
 )
 from hrviewer.geometry import Rect
 from hrviewer.io import get_writer
-from hrviewer.models import ModelBundle, open_bundle
+from hrviewer.models import ModelBundle, Network, open_bundle
 from hrviewer.models.threads import available_cores, limit_cores, recommended_streams
 from hrviewer.paths import is_vacant
 from hrviewer.pyramid import Pyramid, using_pyramid
@@ -162,6 +163,21 @@ def use_engine(engine: EngineSettings, *, elsewhere: bool) -> None:
         os.environ["HRVIEWER_BACKEND"] = engine.backend.partition(" ")[0]
 
 
+def check_backend(network: Network, backend: str) -> None:
+    """Check that a network runs on the back end of the other workers.
+
+    Raises
+    ------
+    RunError
+        If it does not: an export that failed here would change the last bits without a word.
+    """
+    if network.backend != backend:
+        raise RunError(
+            f"{network.card.name} runs on {network.backend} at worker {socket.gethostname()}:"
+            f"{os.getpid()}, elsewhere on {backend}: set HRVIEWER_BACKEND=torch for all"
+        )
+
+
 def runner_of(folder: str, settings: BatchSettings, engine: EngineSettings) -> BatchRunner:
     """Return this process's runner, with its loaded models."""
     key = folder, engine, settings.precision, settings.cache
@@ -256,7 +272,10 @@ def run_entry(
         found = complete_run(path, pyramid)
         if found is None:
             runner = runner_of(str(folder / "runs"), settings, engine)
-            found = runner.run_in(path, spec, runner.load(bundle))
+            models = runner.load(bundle)
+            if entry.model is None and settings.precision != "int8":  # int8: on each image
+                check_backend(models["main"], engine.backend)
+            found = runner.run_in(path, spec, models)
         truth = entry.truth or settings.truth
         if truth is not None and found.complete and found.evaluation is None:
             card = bundle.roles.get(strategy.answering_role(bundle.roles))

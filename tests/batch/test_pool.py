@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def test_workers_of_another_model_are_refused(client, model, tmp_path):
         done = run(path, other, out=tmp_path / "a.run.zarr", cache="off", scheduler=pool)
     assert not done.complete
     assert "another main" in done.patches["error"].iloc[0]
+
+
+def test_a_worker_on_another_back_end_is_refused(client, model, tmp_path, monkeypatch):
+    """An export that fails on one worker alone must not mix two kinds of bits."""
+    path = tmp_path / "image.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+    with inference_pool(model, client=client, cores=1) as pool:
+        network = copy.copy(loaded_models(str(model), trust=False)["main"])
+        network.backend = "onnxruntime 1.0"
+        monkeypatch.setattr("hrviewer.batch.pool.loaded_models", lambda *_, **__: {"main": network})
+        done = run(path, model, out=tmp_path / "a.run.zarr", cache="off", scheduler=pool)
+    assert not done.complete
+    assert "runs on onnxruntime 1.0 at worker" in done.patches["error"].iloc[0]
 
 
 def test_the_cores_of_this_process_are_its_own_again(client, model, monkeypatch):
