@@ -73,6 +73,7 @@ def random_regions(
     for i in range(n):
         radius = np.exp(rng.uniform(*np.log(sizes))) / 2
         center = rng.uniform((radius, radius), (image.h - radius, image.w - radius))
+        center += image.y, image.x
         angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
         reach = radius * rng.uniform(0.6, 1, corners)
         ring = np.stack([np.sin(angle), np.cos(angle)], axis=1)
@@ -156,7 +157,7 @@ def measure_coverage(folder: Path, n: int, seed: int) -> dict[str, Any]:
     tried: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     for runs in by_image.values():
         exhaustive = next(run for run in runs if run.estimate and run.estimate["exhaustive"])
-        side = min(exhaustive.image_shape)
+        side = min(exhaustive.region.h, exhaustive.region.w)
         regions = random_regions(exhaustive.region, n, seed, (side / 16, side / 2))
         expected = exhaustive.measure(list(regions))["count"].to_numpy()
         for run in runs:
