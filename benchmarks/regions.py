@@ -177,6 +177,7 @@ def measure_coverage(folder: Path, n: int, seed: int) -> dict[str, Any]:
             "median_half_width": round(float(np.median([width for _, width in found])), 3),
         }
         for name, found in tried.items()
+        if found
     }
 
 
