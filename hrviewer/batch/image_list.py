@@ -197,6 +197,8 @@ def iter_table(path: Path) -> Iterator[ImageEntry]:
         If it cannot be read, has no column ``image``, or a row has no image.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ParameterError(f"{path.name} is no file: name a table of images")
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise ParameterError(f"{path.name} is too large for a table of images")
         with path.open(newline="", encoding="utf-8-sig") as stream:

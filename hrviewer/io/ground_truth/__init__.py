@@ -124,6 +124,8 @@ def existing_file(path: str | Path, more: Sequence[str] = ()) -> Path:
     path = Path(path).expanduser()
     if not path.exists():
         raise GroundTruthError(f"there are no annotations at {path}: no such file or folder")
+    if not (path.is_file() or path.is_dir()):
+        raise GroundTruthError(f"{path.name} is a device or pipe, not a file")
     if path.suffix.lower() not in (*READERS, *more):
         known = ", ".join([*SUFFIXES, *more])
         raise GroundTruthError(

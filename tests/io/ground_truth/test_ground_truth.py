@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
+import sys
 import xml.etree.ElementTree as ET
 import zlib
 
@@ -453,4 +455,11 @@ def test_points_of_a_mat_file_are_pairs(tmp_path):
 def test_a_table_of_very_many_columns_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text(",".join(f"c{i}" for i in range(20_000)) + "\n")
     with pytest.raises(GroundTruthError, match="more than 10,000 columns"):
+        read_ground_truth(tmp_path / "a.csv", "a.png", SHAPE)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX's")
+def test_a_pipe_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(GroundTruthError, match="device or pipe"):
         read_ground_truth(tmp_path / "a.csv", "a.png", SHAPE)
