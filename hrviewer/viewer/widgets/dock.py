@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from napari.settings import get_settings
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QFrame,
     QScrollArea,
@@ -178,6 +179,11 @@ class Panel(QTabWidget):
         """Put the panel and napari's docks where they are at first."""
         arrange_docks(self, self.preferred_width)
         self.setCurrentIndex(0)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Fit the title of the dock, which the panel has by now."""
+        super().showEvent(event)
+        fit_title(self)
 
     def event(self, event: QEvent | None) -> bool:
         """End when napari takes the panel out of its dock, for good: that sends no close event."""

@@ -20,7 +20,7 @@ MAX_PANEL_SHARE = 0.42
 """Part of the window's width that the panel takes by itself, at most."""
 
 SHORT_TITLE = "hrviewer"
-TITLE_ROOM = 19
+TITLE_ROOM = 17
 """Pixels that a dock has for its title above its widget, at any size of text."""
 
 DEFAULT_LEFT = ("layer controls", "layer list")
