@@ -74,6 +74,8 @@ def open_table(path: Path, columns: Mapping[str, Sequence[str]]) -> Iterator[Any
     """
     from pyarrow import ArrowException, parquet
 
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path} is no file: hrviewer did not write it")
     try:
         with parquet.ParquetFile(path) as file:
             about: Any = file.metadata
