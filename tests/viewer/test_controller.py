@@ -231,7 +231,7 @@ def test_what_is_drawn_is_counted_on_its_own_layer(model, controller, photo, add
     assert (triangle["area"], rectangle["area"]) == (pytest.approx(3200), 400)
     count = photo[120:140, 40:60, 0].sum(dtype=np.float64) / 255
     assert rectangle["estimate"]["value"] == pytest.approx(count, rel=1e-4)
-    assert any(note.startswith("region 1: ") for note in controller.state.image.notes)
+    assert any(note.startswith("region 2: ") for note in controller.state.image.notes)
 
 
 def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
