@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +133,9 @@ def test_sigterm_stops_in_good_order(arguments, expected, tmp_path):
     assert answers(tmp_path / "batch") == expected
 
 
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
-    """Return the address of a scheduler with two workers, each a command of its own."""
+@contextmanager
+def scheduler_with_workers(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Return address and process of a scheduler with two workers, each a command of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -150,22 +150,43 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
     ]
     command = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard"]
     for _ in range(2):
-        processes.append(subprocess.Popen([*command, "--local-directory", str(tmp_path)], **quiet))
+        processes.append(subprocess.Popen([*command, "--local-directory", str(folder)], **quiet))
     try:
-        yield address
+        yield address, processes[0]
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(60)
+            process.wait(PATIENCE_S)
 
 
 @pytest.mark.slow
-def test_a_scheduler_with_its_own_workers(arguments, expected, tmp_path, scheduler):
-    done = subprocess.run([*COMMAND, *arguments, "--scheduler", scheduler], timeout=PATIENCE_S)
+def test_a_scheduler_with_its_own_workers(arguments, expected, tmp_path):
+    with scheduler_with_workers(tmp_path) as (address, _):
+        done = subprocess.run([*COMMAND, *arguments, "--scheduler", address], timeout=PATIENCE_S)
     assert done.returncode == 0
     table = pd.read_csv(tmp_path / "batch" / "table.csv")
     assert table["worker"].str.contains(socket.gethostname()).all()
+    assert answers(tmp_path / "batch") == expected
+
+
+@pytest.mark.slow
+def test_a_killed_scheduler(arguments, expected, tmp_path):
+    """The command ends with one line, and goes on with another scheduler: the same bits."""
+    with scheduler_with_workers(tmp_path) as (address, process):
+        command = subprocess.Popen(
+            [*COMMAND, *arguments, "--scheduler", address], stderr=subprocess.PIPE, text=True
+        )
+        until(lambda: begun_runs(tmp_path) or command.poll() is not None)
+        process.kill()
+        _, messages = command.communicate(timeout=PATIENCE_S)
+    assert command.returncode in (0, 1)
+    if command.returncode:
+        assert "run the same command again to go on" in messages
+        assert "Traceback" not in messages
+    with scheduler_with_workers(tmp_path) as (address, _):
+        again = [*COMMAND, *arguments, "--scheduler", address]
+        subprocess.run(again, check=True, timeout=PATIENCE_S)
     assert answers(tmp_path / "batch") == expected
 
 
