@@ -11,9 +11,10 @@ from typing import Any, Literal
 import pandas as pd
 
 from hrviewer.batch.image_list import ImageEntry
-from hrviewer.errors import RunError, short_message, write_error
+from hrviewer.errors import RunError, write_error
 from hrviewer.formatting import format_estimate
 from hrviewer.io.atomic_write import replace_file
+from hrviewer.io.run_patches import open_table
 from hrviewer.runs.region_table import estimate_columns
 from hrviewer.runs.run import Run
 from hrviewer.units import AREA_UNITS, area_unit
@@ -80,12 +81,12 @@ def read_table(folder: Path) -> pd.DataFrame:
     if not (folder / "batch.json").exists() and not file.exists():
         raise RunError(f"{folder} is not the folder of a batch")
     try:
-        table = pd.read_parquet(file)
-        if not {"image", "status", "run"} <= {*table}:
-            raise RunError(f"{file} is not the table of a batch: choose another folder")
-        return with_all_columns(table)
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{file} cannot be read: {short_message(error)}") from None
+        with open_table(file, {}) as opened:
+            if not {"image", "status", "run"} <= {*opened.schema_arrow.names}:
+                raise RunError(f"{file} is not the table of a batch: choose another folder")
+            return with_all_columns(opened.read().to_pandas())
+    except FileNotFoundError:
+        raise RunError(f"{folder} has no table yet: run the batch first") from None
 
 
 def with_all_columns(frame: pd.DataFrame) -> pd.DataFrame:

@@ -309,7 +309,14 @@ def test_other_tables_are_refused_and_those_of_earlier_versions_completed(tmp_pa
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "table.parquet")
     with pytest.raises(RunError, match="not the table of a batch"):
         read_table(tmp_path)
-    rows = pd.DataFrame({"image": ["a.png"], "status": "done", "run": "r", "estimate": [3]})
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunError, match="cannot be read"):
+        read_table(tmp_path)
+    rows = pd.DataFrame({"image": ["a.png"], "status": "done", "run": "r", "estimate": ["x"]})
+    rows.to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(RunError, match="cannot be read"):
+        read_table(tmp_path)
+    rows["estimate"] = 3
     rows.to_parquet(tmp_path / "table.parquet")
     table = read_table(tmp_path)
     assert tuple(table) == COLUMNS
