@@ -182,8 +182,7 @@ def runner_of(folder: str, settings: BatchSettings, engine: EngineSettings) -> B
     """Return this process's runner, with its loaded models."""
     key = folder, engine, settings.precision, settings.cache
     if _process.runner is None or _process.runner[0] != key:
-        if _process.runner is not None:
-            _process.runner[1].close()
+        close_runner()
         runner = BatchRunner(
             Path(folder),
             device=_process.device,
@@ -195,6 +194,13 @@ def runner_of(folder: str, settings: BatchSettings, engine: EngineSettings) -> B
         _process.runner = key, runner
     _process.runner[1].control = _process.control
     return _process.runner[1]
+
+
+def close_runner() -> None:
+    """Close this process's runner, with its models and threads, if it has one."""
+    if _process.runner is not None:
+        _process.runner[1].close()
+        _process.runner = None
 
 
 def run_image(

@@ -69,9 +69,7 @@ def start(client: Client, slides: Path, tmp_path: Path, monkeypatch: pytest.Monk
         return batch(images, client=client, **settings)
 
     yield begin
-    if worker._process.runner is not None:
-        worker._process.runner[1].close()
-        worker._process.runner = None
+    worker.close_runner()
     worker.opened_bundle.cache_clear()
 
 

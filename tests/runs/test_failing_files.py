@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -142,7 +142,7 @@ def act_batch(folder: Path, images: Sequence[Path]) -> None:
         model="toy", strategy="patches", params={"tile": 32}, cache="off", exports=("csv",)
     )
     engine = EngineSettings(
-        version=versions()["hrviewer"], device="cpu", backend="", cores=available_cores(),
+        version=versions()["hrviewer"], device="cpu", backend="toy", cores=available_cores(),
         streams=1, batch=1,
     )  # fmt: skip
     out = folder / "batch"
@@ -152,7 +152,9 @@ def act_batch(folder: Path, images: Sequence[Path]) -> None:
         raise write_error(out, error) from None
     entries = [ImageEntry(image=str(image)) for image in images]
     table = ResultsTable(out, entries)
-    with patch.object(worker, "opened_bundle", lambda *_: toy_bundle()):
+    with ExitStack() as stack:
+        stack.callback(worker.close_runner)
+        stack.enter_context(patch.object(worker, "opened_bundle", lambda *_: toy_bundle()))
         for entry in entries:
             row = worker.run_image(str(out), settings, engine, entry)
             if row["status"] == "failed":

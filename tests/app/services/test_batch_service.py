@@ -41,9 +41,7 @@ def service(app, client, tmp_path, monkeypatch):
     app.state.set_model(tmp_path / "model.onnx")
     app.batch_service.places = {"client": client}
     yield app.batch_service
-    if worker._process.runner is not None:
-        worker._process.runner[1].close()
-        worker._process.runner = None
+    worker.close_runner()
     worker.opened_bundle.cache_clear()
 
 

@@ -257,7 +257,7 @@ def test_provenance_is_recorded(made, real, tmp_path):
 def test_empty_map_is_exported(tmp_path):
     path = tmp_path / "output"
     create_image(path, (1, 30, 40), name="output", cell=4, pixel_size=None, labels=["a"])
-    run = Made(tmp_path, {"estimate": None})
+    run = Made(tmp_path, {"estimate": None, "image": {"shape": [120, 160]}})
     copy = copy_map(open_map(run, "output"), tmp_path / "copy", None)
     assert np.isnan(copy[:]).all()
     window = attributes(tmp_path / "copy")["ome"]["omero"]["channels"][0]["window"]
@@ -279,9 +279,10 @@ def test_memory_is_bounded(tmp_path):
     row = np.random.default_rng(0).random((1, 512, side), dtype=np.float32)
     for y in range(0, side, 512):
         array[:, y : y + 512] = row
+    run = Made(tmp_path, {"estimate": None, "image": {"shape": [4 * side, 4 * side]}})
     tracemalloc.start()
     try:
-        copy_map(open_map(Made(tmp_path, {"estimate": None}), "output"), tmp_path / "copy", None)
+        copy_map(open_map(run, "output"), tmp_path / "copy", None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
