@@ -106,11 +106,13 @@ class FailingFiles:
             else:
                 os.truncate(path, path.stat().st_size * fate // 2)
 
-    def before(self, name: str, paths: tuple[str, ...]) -> None:
+    def before(self, name: str, paths: tuple[str, ...]) -> Renaming:
         """Keep what a change of names replaces."""
         source, target = (os.path.abspath(os.fsdecode(path)) for path in paths)
         replaced = Path(target).read_bytes() if os.path.isfile(target) else None
-        self.renamings.append(Renaming(name, source, target, replaced))
+        renaming = Renaming(name, source, target, replaced)
+        self.renamings.append(renaming)
+        return renaming
 
     def note(self, name: str, paths: tuple[str, ...]) -> None:
         """Follow which files and names are on the disk."""
@@ -180,11 +182,17 @@ def failing(files: FailingFiles) -> Iterator[FailingFiles]:
         def operation(*args: Any, **more: Any) -> Any:
             writes = name != "open" or bool(args[1] & (os.O_WRONLY | os.O_RDWR))
             paths = [path_of(args[0], files.folder)] if name == "fsync" else args[:2]
+            renaming = None
             if writes and any(files.concerns(path) for path in paths):
                 files.check()
                 if name in ("replace", "rename", "link"):
-                    files.before(name, tuple(args[:2]))
-            found = plain(*args, **more)
+                    renaming = files.before(name, tuple(args[:2]))
+            try:
+                found = plain(*args, **more)
+            except OSError:  # a link to a name that exists changes nothing
+                if renaming in files.renamings:
+                    files.renamings.remove(renaming)
+                raise
             if name in ("replace", "rename", "link", "fsync") and files.concerns(paths[0]):
                 files.note(name, tuple(paths))
             return found
