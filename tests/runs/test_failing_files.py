@@ -198,9 +198,9 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-SHORT = ("run", "convert", "import", "batch", "fit", "annotate",
+SHORT = ("run", "convert", "import", "fit", "annotate",
          "export geojson", "export ome-zarr", "export csv")  # fmt: skip
-NAMES = (*SHORT, "compare")
+NAMES = (*SHORT, "batch", "compare")
 """Commands; those that are not short have hundreds of operations."""
 
 
