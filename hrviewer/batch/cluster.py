@@ -124,7 +124,7 @@ def connect(
             raise ParameterError(f"a batch needs 1 worker or more, not {workers}")
         used = tuple(devices) or default_devices()
         per_stream = max(1, available_cores() // recommended_streams())
-        count = workers or len(used) or max(1, available_cores() // recommended_streams())
+        count = workers or len(used) or per_stream
         share = cores or (per_stream if shared else max(1, available_cores() // count))
         at_once = max(1, available_cores() // (count * share)) if shared else 1
         with local_client(count, at_once) as client:

@@ -174,7 +174,8 @@ def check_backend(network: Network, backend: str) -> None:
     if network.backend != backend:
         raise RunError(
             f"{network.card.name} runs on {network.backend} at worker {socket.gethostname()}:"
-            f"{os.getpid()}, elsewhere on {backend}: set HRVIEWER_BACKEND=torch for all"
+            f"{os.getpid()}, elsewhere on {backend}: install the same versions everywhere, or "
+            "begin anew (another --out) with HRVIEWER_BACKEND=torch"
         )
 
 
