@@ -175,7 +175,7 @@ def check_backend(network: Network, backend: str) -> None:
         raise RunError(
             f"{network.card.name} runs on {network.backend} at worker {socket.gethostname()}:"
             f"{os.getpid()}, elsewhere on {backend}: install the same versions everywhere, or "
-            "begin anew (another --out) with HRVIEWER_BACKEND=torch"
+            "start a new batch (another --out) with HRVIEWER_BACKEND=torch"
         )
 
 
